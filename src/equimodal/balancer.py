@@ -1,0 +1,479 @@
+"""The balancer: methods attached to a model, acting at every step of the user's own loop."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from equimodal import ranks
+from equimodal.attachment import Attachment
+from equimodal.capture import Call, leave
+from equimodal.check import Check, checked
+from equimodal.composition import Composition, modules_of, summed
+from equimodal.criterion import Criterion, Loss
+from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
+from equimodal.evidence import EvidenceSum, Measured
+from equimodal.export import exported
+from equimodal.features import Given, Inputs
+from equimodal.graph import mark, marked
+from equimodal.method import Method, Need
+from equimodal.modalities import Encoder
+from equimodal.modulation import Modulated, Modulation
+from equimodal.noise import NoiseSource
+from equimodal.optimizers import (
+    Optimizer,
+    given_optimizers,
+    held,
+    hook_steps,
+    refuse_untrained,
+    weakly,
+)
+from equimodal.own import Factory, OwnOptimizer, like
+from equimodal.readout import move
+from equimodal.redrive import Reordered, refuse_stream
+from equimodal.run import Forward, Run, last_is_target
+from equimodal.scores import scores_from
+from equimodal.separation import Separation
+from equimodal.state import restore, save
+from equimodal.step import Shapes, Step
+from equimodal.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A loss that was handed out: its terms, and the evidence it adds once it is backpropagated."""
+
+    terms: dict[str, Tensor]
+    scores: tuple[Tensor, Tensor] | None
+    measured: dict[str, Measured]
+
+
+class Balancer:
+    """Attaches methods to a model, and acts at every step of the user's own loop.
+
+    The model is neither wrapped nor changed; `detach`, or leaving a `with` block, takes every hook
+    off again. One step of training is::
+
+        loss = balancer.loss(model(audio, visual), target)
+        balancer.backward(loss)
+        balancer.modulate()      # after unscaling, before clipping
+        optimizer.step()
+        optimizer.zero_grad()
+
+    With gradient accumulation or several ranks, `loss` and `backward` are called for every
+    micro-batch and `modulate` once per optimizer step: evidence is summed before it is judged.
+
+    Args:
+        methods: a method, or several that compose.
+        model: the model on its device, wrapped by DistributedDataParallel or not, not compiled yet.
+        encoders: for each modality the module that encodes it (or several, or dotted names).
+        head: the module that turns the features into logits; None for models without one, which
+            then need `scores`.
+        optimizer: the optimizer of the model, or several.
+        features: where the head's inputs hold each feature, if it cannot be found out: by position
+            (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
+        criterion: loss of (logits, target); `nn.*Loss` modules and functions with a `reduction`
+            are read per sample.
+        scores: how well each modality does alone: "auto" for the exact split of a linear head, else
+            ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
+        forward: (model, batch) to (logits, target), for methods that run the model themselves. By
+            default a batch is a tuple of the model's inputs with the target last.
+        train_loader: for methods that pass over the training data.
+        val_loader: held-out data for methods that need it; never the test set.
+        own_optimizer: makes the optimizer of modules that belong to methods, from their parameters.
+            By default one like the user's.
+        seed: of noise and initial values; the same on every rank.
+        track_every: take evidence, and norms of gradients and updates, every so many steps for
+            `metrics`, also where the method does not need them; 0 for never.
+        process_group: ranks that train together; torch.distributed's default group by default.
+
+    Attributes:
+        names: the modalities.
+        epoch: epochs ended so far.
+        steps: optimizer steps taken so far.
+
+    Raises:
+        SetupError: something does not fit; nothing has been attached then.
+    """
+
+    def __init__(
+        self,
+        methods: Method | Sequence[Method],
+        model: nn.Module,
+        encoders: Mapping[str, Encoder],
+        head: nn.Module | str | None = None,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        *,
+        features: Given | None = None,
+        criterion: Loss = F.cross_entropy,
+        scores: Any = "auto",
+        forward: Forward = last_is_target,
+        train_loader: Iterable[Any] | None = None,
+        val_loader: Iterable[Any] | None = None,
+        own_optimizer: Factory | None = None,
+        seed: int = 0,
+        track_every: int = 0,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        self.optimizers = given_optimizers(optimizer)
+        self.criterion = Criterion(criterion)
+        self.scores = scores_from(scores)
+        self.forward, self.train_loader, self.val_loader = forward, train_loader, val_loader
+        self.seed, self.epoch, self.steps = seed, 0, 0
+        self.process_group = process_group
+        if process_group is None and isinstance(model, DistributedDataParallel):
+            self.process_group = model.process_group
+        self.attached = Attachment(model, encoders, head, features, self.scores, self.criterion)
+        self.names = self.attached.names
+        modalities = self.attached.modalities
+        refuse_untrained(modalities, self.optimizers)
+        supplied: set[Need] = {"scores", "encoder inputs", "sample identities"}
+        supplied |= set() if train_loader is None else {"training data"}
+        supplied |= set() if val_loader is None else {"held-out data"}
+        self.methods = Composition(methods, self.names, seed, frozenset(supplied))
+        self.modulation = Modulation(self.methods.methods, modalities, NoiseSource(seed))
+        combining = self.methods.owner("combine")
+        self.separation = None if combining is None else Separation(combining, modalities)
+        self.tracker = Tracker(modalities, track_every)
+        self.own = OwnOptimizer(self.optimizers[0], own_optimizer or like(self.optimizers[0]))
+        self.shapes: Shapes | None = None
+        self.evidence = EvidenceSum()
+        self.batch: tuple[Tensor, Mapping[str, Tensor]] | None = None
+        self._modulated: Modulated | None = None  # between modulate and step
+        self._agreed = False
+        self._modulations = 0  # within one optimizer.step(closure)
+        self._warned: set[str] = set()
+        self._key = object()
+        handles = hook_steps(self.optimizers, self._before_step, self._after_step)
+        self.attached.keeps_encoders = self.methods.needs("encoder inputs")
+        if self.methods.any("gate") or self.methods.any("order"):
+            self.attached.recorder.gate = weakly(self._gate)
+        self.attached.recorder.attach()
+        # A balancer that is dropped, as in a notebook cell that is run again, takes its hooks off.
+        self._leave = weakref.finalize(self, leave, self.attached.recorder, handles)
+        self._leave.atexit = False
+
+    # ------------------------------------------------------------------ the loop
+
+    def batches(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """Return what to iterate over in place of a data loader.
+
+        It is the loader itself, unless a method decides which samples an epoch has: then the
+        loader's data set, workers and collate function are driven in the method's order.
+
+        Raises:
+            SetupError: a method wants another order and the loader is a stream.
+        """
+        if not self.methods.any("order"):
+            return loader
+        refuse_stream(loader)
+        return Reordered(self, loader)
+
+    def loss(
+        self, logits: Tensor, target: Any, *, present: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Return the loss to backpropagate, shape ``()``: the criterion's, and the methods' terms.
+
+        Without gradients it is the criterion's alone, and nothing is recorded.
+
+        Args:
+            logits: what the model returned for a batch, as the criterion takes it.
+            target: as the criterion takes it.
+            present: which samples have a modality, shape ``(B,)``, bool, by name. Evidence is
+                taken from these alone.
+
+        Raises:
+            MatchError: no forward of the head led to these logits, or something does not fit.
+        """
+        if not torch.is_grad_enabled():
+            return self.criterion.total(logits, target)
+        indices = None if self.batch is None else self.batch[0]
+        step = self.attached.step(logits, target, present, indices, self.epoch)
+        if self.shapes is None:
+            self.make_modules(step.shapes)
+        terms = self.methods.terms(step)
+        probe = self.scores.objective(step)
+        if probe is not None:
+            terms["scores/probe"] = probe
+        scored = self.methods.needs("scores") or self.tracker.due(self.steps)
+        scores = step.log_scores(self.scores.temperature) if scored else None
+        pending = Pending(terms, scores, self.methods.measure(step))
+        self.tracker.losses(terms)
+        total = summed(terms, step, ranks.world_size(self.process_group) > 1)
+        mark(total, self._key, pending)
+        return total
+
+    def backward(self, loss: Tensor, using: Callable[[Tensor], None] = Tensor.backward) -> None:
+        """Backpropagate a loss that came from `loss`, scaled or added to as you like.
+
+        Args:
+            loss: shape ``()``: ``balancer.loss(...)``, or computed from one or several of them.
+            using: how to backpropagate, such as ``accelerator.backward``.
+
+        Raises:
+            StepError: the loss did not come from `loss`, or a method refuses accumulation.
+        """
+        records: list[Pending] = marked(loss, self._key)
+        if not records:
+            raise StepError(
+                "balancer.backward: this loss was not computed from what balancer.loss returned "
+                "with gradients enabled: write loss = balancer.loss(logits, target)"
+            )
+        self._refuse_accumulation(len(records))
+        self.own.before_backward()
+        if self.separation is not None:
+            for record in records:
+                self.separation.add(loss, record.terms)
+        using(loss)
+        for record in records:
+            self.evidence.add(record.scores, record.measured)
+
+    @torch.no_grad()
+    def modulate(self, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Act on the gradients: once per optimizer step, after unscaling and before clipping.
+
+        Args:
+            scaler: the gradient scaler, where one is used. Gradients that it has not unscaled yet
+                are unscaled.
+
+        Raises:
+            StepError: nothing was backpropagated since the last step.
+        """
+        if not self.evidence.micro_batches:
+            raise StepError(
+                "balancer.modulate: nothing was backpropagated since the last step: call "
+                "balancer.backward(loss) before it, and modulate once per optimizer step"
+            )
+        if scaler is not None:
+            self._unscale(scaler)
+        if not self._agreed:
+            device = next(self.attached.bare_model.parameters()).device
+            self._agreed = ranks.agreed(self.seed, device, self.process_group)
+        evidence = self.evidence.reduce(self.names, self.process_group)
+        self.evidence = EvidenceSum()
+        if self.separation is not None:
+            self.separation.combine(scaler, self.process_group)
+        if self.tracker.due(self.steps):
+            self.tracker.gradients()
+        coefficients = self.methods.coefficients(evidence, self.epoch)
+        self.tracker.judged(evidence[""], self.methods.product(coefficients))
+        self._notice_unsound(evidence[""].log_scores)
+        self.modulation.on_gradients(coefficients, self._active(), self.steps)
+        self.methods.adjust(self.attached.modalities, evidence, self.epoch)
+        for parameter in self.methods.frozen(self.attached.modalities, self.epoch):
+            parameter.grad = None
+        self.own.prepare(scaler, self.process_group)
+        self._modulated = Modulated(coefficients, self.steps, set())
+        self._modulations += 1
+
+    def end_epoch(self) -> None:
+        """End an epoch: methods that evaluate, train copies or rewrite parameters do so now."""
+        for _, method in self.methods.active(self.epoch):
+            if method.overrides("end_epoch"):
+                method.end_epoch(Run(self))
+        self.epoch += 1
+
+    # ------------------------------------------------------------------ inference
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``model(*args, **kwargs)`` would, or logits by the method's own rule.
+
+        The model's mode and whether gradients are on is up to the caller, as for the model.
+        """
+        method = self.methods.owner("predict")
+        if method is None:
+            with self.attached.recorder.pause():
+                return self.attached.model(*args, **kwargs)
+        return method.predict(self._observe(args, kwargs))
+
+    def unimodal_logits(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return for each modality the logits that it alone gives, shape ``(B, ...)``.
+
+        They are read through the model's own head by the chosen scores, unless a method has models
+        of single modalities.
+        """
+        step = self._observe(args, kwargs)
+        method = self.methods.owner("predict_unimodal")
+        return step.unimodal if method is None else method.predict_unimodal(step)
+
+    def export(self, *inputs: Any) -> nn.Module:
+        """Return a plain module that predicts as `predict` does, and needs no equimodal to run.
+
+        It is a copy of the user's model, unless a method predicts by a rule of its own: then the
+        prediction is traced with `torch.export`, for any batch size.
+
+        Args:
+            inputs: one batch of the model's inputs, 2 samples or more; only for such methods.
+        """
+        if self.methods.owner("predict") is None:
+            return self.attached.copy_model()
+        if not inputs:
+            raise SetupError(
+                "export: this method predicts by a rule of its own, which is traced: pass one "
+                "batch of the model's inputs, balancer.export(audio, visual)"
+            )
+        return exported(self, inputs)
+
+    # ------------------------------------------------------------------ what it does
+
+    def check(self, batch: Any) -> Check:
+        """Run the model once on a batch, print what was found, and change nothing.
+
+        Args:
+            batch: as `forward` takes it; by default (input, ..., target).
+        """
+        found = checked(self, batch)
+        print(found)  # noqa: T201 - the purpose of the call
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Return losses, evidence, ratios, coefficients and norms of the latest step as floats.
+
+        Evidence is the mean score per sample. Norms are there when `track_every` asks for them;
+        ``update_ratio`` is the norm of a modality's real update over the mean of the others'.
+        """
+        return self.tracker.floats()
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a run needs to go on as if it had not been interrupted."""
+        return save(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state into a balancer that was made in the same way.
+
+        Raises:
+            SetupError: the state is of other methods, other modalities or a later version.
+        """
+        restore(self, state)
+
+    def make_modules(self, shapes: Shapes) -> None:
+        """Make the methods' own modules and their optimizer: at the first step, or on restore."""
+        if self.shapes is not None:
+            return
+        self.shapes = shapes
+        self.methods.build(shapes)
+        self.scores.build(shapes, self.seed)
+        move(self.scores, shapes.device)
+        self.own.take(modules_of(self.methods, self.scores))
+
+    # ------------------------------------------------------------------ leaving
+
+    def detach(self) -> None:
+        """Take every hook off the model and the optimizers; they are as they were before."""
+        self._leave()
+
+    def __enter__(self) -> Balancer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.detach()
+
+    # ------------------------------------------------------------------ hooks
+
+    def _gate(self, call: Call) -> Inputs:
+        """Scale features before the head, as methods and the order of the epoch ask for."""
+
+        def factors(features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            gates = self.methods.gate(features, self.epoch)
+            for name, kept in ({} if self.batch is None else self.batch[1]).items():
+                feature = features[name]
+                if len(kept) != len(feature):
+                    raise MatchError(
+                        f"the head was given {len(feature)} samples of {name}, but the batch from "
+                        f"balancer.batches has {len(kept)}"
+                    )
+                kept = kept.to(feature.device, feature.dtype)
+                gates[name] = gates[name] * kept if name in gates else kept
+            return gates
+
+        return self.attached.gated(call, factors)
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._modulations = 0
+        if self.modulation.in_update_space:
+            self.modulation.before_update(held(optimizer), self._active())
+        if self.tracker.due(self.steps if self._modulated is None else self._modulated.step):
+            self.tracker.before_update(held(optimizer))
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        closure = bool(args) or kwargs.get("closure") is not None
+        if self.evidence.micro_batches:
+            self.evidence = EvidenceSum()
+            self._warn_once(
+                "optimizer.step() ran on gradients that balancer.modulate() has not seen"
+                + (": call it within the closure, after balancer.backward" if closure else "")
+                + ". Write balancer.backward(loss); balancer.modulate(); optimizer.step()"
+            )
+        if closure and self._modulations > 1:
+            raise StepError(
+                f"{type(optimizer).__name__}.step evaluated its closure {self._modulations} times, "
+                "but evidence and noise belong to one gradient per step: use an optimizer that "
+                "evaluates its closure once"
+            )
+        if self._modulated is None:
+            return
+        modulated = self._modulated
+        self.modulation.on_updates(modulated.coefficients, self._active(), modulated.step)
+        self.tracker.updates()
+        if not modulated.stepped:
+            self.own.step()
+            self.methods.commit(self.epoch)
+            self.steps += 1
+        modulated.stepped.add(optimizer)
+        if len(modulated.stepped) == len(self.optimizers):
+            self._modulated = None
+
+    # ------------------------------------------------------------------
+
+    def _active(self) -> set[int]:
+        return {index for index, _ in self.methods.active(self.epoch)}
+
+    def _observe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+        def run() -> None:
+            self.attached.model(*args, **kwargs)
+
+        return self.attached.observe(run, epoch=self.epoch)
+
+    def _unscale(self, scaler: torch.amp.GradScaler) -> None:
+        for optimizer in self.optimizers:
+            try:
+                scaler.unscale_(optimizer)
+            except RuntimeError as error:
+                if "already been called" not in str(error):
+                    raise
+
+    def _refuse_accumulation(self, losses: int) -> None:
+        if self.evidence.micro_batches + losses == 1:
+            return
+        for _, method in self.methods.active(self.epoch):
+            if method.capabilities.accumulation == "refused":
+                raise StepError(
+                    f"{type(method).__name__} cannot accumulate gradients over micro-batches: call "
+                    "balancer.modulate() and optimizer.step() after every balancer.backward(loss)"
+                )
+
+    def _notice_unsound(self, log_scores: Tensor) -> None:
+        """Warn of evidence that is NaN, where looking does not make the device wait."""
+        if log_scores.device.type == "cpu" and self.methods.needs("scores"):
+            unsound = [n for n, s in zip(self.names, log_scores.tolist(), strict=True) if s != s]
+            if unsound:
+                self._warn_once(
+                    f"the unimodal loss of {', '.join(unsound)} is NaN or infinite: coefficients "
+                    "that depend on it are 1 in such steps"
+                )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, BalanceWarning, stacklevel=4)

@@ -1,0 +1,218 @@
+"""Several methods as one: what composes is composed, what cannot is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equimodal.errors import MatchError, SetupError
+from equimodal.evidence import Evidence, Measured
+from equimodal.method import REST, Method, Need, Order
+from equimodal.modalities import Modalities
+from equimodal.readout import move
+from equimodal.step import Shapes, Step
+
+SUPPLIED_BY: dict[Need, str] = {
+    "training data": "train_loader=train_loader",
+    "held-out data": "val_loader=val_loader (held out from training, never the test set)",
+}
+
+
+class Composition:
+    """Methods in a fixed order, whatever order they were given in.
+
+    Loss terms add up, coefficients and gates multiply, noise is drawn once.
+
+    Args:
+        methods: one method or several.
+        names: the modalities.
+        seed: for everything random that the methods do.
+        supplied: which needs the balancer can meet.
+
+    Raises:
+        SetupError: the methods exclude each other, or need what is not there.
+    """
+
+    def __init__(
+        self,
+        methods: Method | Sequence[Method],
+        names: tuple[str, ...],
+        seed: int,
+        supplied: frozenset[Need],
+    ) -> None:
+        given: list[Any] = list(methods) if isinstance(methods, tuple | list) else [methods]
+        for method in given:
+            if not isinstance(method, Method):
+                hint = f": write {method.__name__}(...)" if isinstance(method, type) else ""
+                raise SetupError(f"expected a method, found {method!r}{hint}")
+        if not given:
+            raise SetupError("expected a method or a list of methods, found an empty list")
+        self.methods: list[Method] = sorted(given, key=lambda method: method.name)
+        self.names = names
+        self._refuse_conflicts()
+        for method in self.methods:
+            self._refuse_unmet(method, supplied)
+            method.bind(names, seed)
+
+    def __iter__(self) -> Iterator[Method]:
+        return iter(self.methods)
+
+    def active(self, epoch: int) -> list[tuple[int, Method]]:
+        """Return the methods that act in an epoch, with their positions."""
+        return [(i, m) for i, m in enumerate(self.methods) if m.acts(epoch)]
+
+    def any(self, hook: str) -> bool:
+        """Whether any method has a hook of its own."""
+        return any(method.overrides(hook) for method in self.methods)
+
+    def needs(self, need: Need) -> bool:
+        """Whether any method needs this."""
+        return any(need in method.needs for method in self.methods)
+
+    def owner(self, hook: str) -> Method | None:
+        """Return the one method that has a hook of its own, if any."""
+        return next((method for method in self.methods if method.overrides(hook)), None)
+
+    def build(self, shapes: Shapes) -> None:
+        """Let every method make its modules, on the device of the features."""
+        for method in self.methods:
+            method.build(shapes)
+            move(method, shapes.device)
+
+    def order(self, samples: int, epoch: int) -> Order | None:
+        """Return the order of the one method that has one."""
+        owner = self.owner("order")
+        return None if owner is None or not owner.acts(epoch) else owner.order(samples, epoch)
+
+    def gate(self, features: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+        """Return the product of all gates."""
+        factors: dict[str, Tensor] = {}
+        for _, method in self.active(epoch):
+            for name, factor in method.gate(features).items():
+                factors[name] = factors[name] * factor if name in factors else factor
+        return factors
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        """Return all terms of the loss: the methods', and the user's unless one replaces it."""
+        terms: dict[str, Tensor] = {}
+        for _, method in self.active(step.epoch):
+            for name, term in method.objective(step).items():
+                if term.ndim:
+                    raise MatchError(
+                        f"{type(method).__name__}.objective: expected the term {name!r} to have "
+                        f"shape (), found {tuple(term.shape)}"
+                    )
+                terms["joint" if name == "joint" else f"{method.name}/{name}"] = term
+        return terms if "joint" in terms else {"joint": step.joint, **terms}
+
+    def measure(self, step: Step) -> dict[str, Measured]:
+        """Return what every method measures, by the name of the method."""
+        return {
+            method.name: {k: v.detach() for k, v in method.measure(step).items()}
+            for _, method in self.active(step.epoch)
+            if method.overrides("measure")
+        }
+
+    def coefficients(self, evidence: Mapping[str, Evidence], epoch: int) -> dict[int, Tensor]:
+        """Return the coefficients of every acting method by its position, shape ``(M,)`` each."""
+        coefficients = {}
+        for index, method in self.active(epoch):
+            if method.overrides("coefficients"):
+                factors = method.coefficients(evidence.get(method.name, evidence[""]))
+                if factors is not None:
+                    coefficients[index] = factors
+        return coefficients
+
+    def frozen(self, modalities: Modalities, epoch: int) -> list[nn.Parameter]:
+        """Return the parameters that any method freezes."""
+        names = frozenset[str]().union(*(method.frozen() for _, method in self.active(epoch)))
+        rest = modalities.rest if REST in names else []
+        return [
+            *rest,
+            *(owned.parameter for name in names - {REST} for owned in modalities.owned[name]),
+        ]
+
+    def product(self, coefficients: Mapping[int, Tensor]) -> Tensor | None:
+        """Return the product of all coefficients, shape ``(M,)``, for the records."""
+        factors = list(coefficients.values())
+        return math.prod(factors[1:], start=factors[0]) if factors else None
+
+    def adjust(self, modalities: Modalities, evidence: Mapping[str, Evidence], epoch: int) -> None:
+        """Let methods change gradients in place."""
+        for _, method in self.active(epoch):
+            if method.overrides("adjust"):
+                for name in self.names:
+                    of = evidence.get(method.name, evidence[""])
+                    method.adjust(name, modalities.trainable(name), of)
+
+    def commit(self, epoch: int) -> None:
+        """The optimizer has stepped."""
+        for _, method in self.active(epoch):
+            method.commit()
+
+    def _refuse_conflicts(self) -> None:
+        names = [method.name for method in self.methods]
+        for name in names:
+            if names.count(name) > 1:
+                raise SetupError(
+                    f"method {name!r} is given {names.count(name)} times: give it once"
+                )
+        for what, owners in {
+            "combine the gradients of the loss terms": self._owning("combine"),
+            "replace the joint loss": [m for m in self.methods if m.replaces_joint],
+            "decide which samples an epoch has": self._owning("order"),
+            "predict by a rule of their own": self._owning("predict"),
+            "read single modalities by a rule of their own": self._owning("predict_unimodal"),
+        }.items():
+            if len(owners) > 1:
+                classes = " and ".join(type(method).__name__ for method in owners)
+                raise SetupError(f"{classes} cannot be combined: each wants to {what}")
+        for method in self.methods:
+            for name in method.modalities or ():
+                if name not in self.names:
+                    raise SetupError(
+                        f"{type(method).__name__}(modalities): no modality {name!r}, "
+                        f"there are {list(self.names)}"
+                    )
+            most = method.capabilities.most
+            if most is not None and len(self.names) > most:
+                raise SetupError(
+                    f"{type(method).__name__} is defined for {most} modalities, "
+                    f"found {len(self.names)}: {list(self.names)}"
+                )
+
+    def _owning(self, hook: str) -> list[Method]:
+        return [method for method in self.methods if method.overrides(hook)]
+
+    def _refuse_unmet(self, method: Method, supplied: frozenset[Need]) -> None:
+        for need in sorted(method.needs & SUPPLIED_BY.keys() - supplied):
+            raise SetupError(
+                f"{type(method).__name__} needs {need}: add {SUPPLIED_BY[need]} to eq.Balancer(...)"
+            )
+
+
+def modules_of(*owners: nn.Module | Composition) -> list[nn.Parameter]:
+    """Return the parameters of methods and scores, each once."""
+    found: dict[nn.Parameter, None] = {}
+    for owner in owners:
+        parts = owner.methods if isinstance(owner, Composition) else [owner]
+        for part in parts:
+            found.update(dict.fromkeys(part.parameters()))
+    return list(found)
+
+
+def summed(terms: Mapping[str, Tensor], step: Step, several_ranks: bool) -> Tensor:
+    """Return the sum of all terms, on a node of the graph of its own."""
+    values = list(terms.values())
+    if several_ranks and terms["joint"] is not step.__dict__.get("joint"):
+        # DistributedDataParallel waits for every parameter: one that a replaced joint loss leaves
+        # out gets a gradient of zero.
+        values.append(
+            step.logits.masked_fill(torch.ones_like(step.logits, dtype=torch.bool), 0).sum()
+        )
+    # A node of its own also for a single term: the record that it carries holds the terms.
+    return values[0].clone() if len(values) == 1 else torch.stack(values).sum()

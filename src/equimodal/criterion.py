@@ -1,0 +1,168 @@
+"""The user's loss, read as a whole and for every sample."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equimodal.errors import MatchError
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+class Criterion:
+    """A loss function of (logits, target) that can also be read sample by sample.
+
+    `nn.*Loss` modules and functions with a `reduction` argument are asked for their unreduced
+    losses, with class weights, `ignore_index`, label smoothing and all else they were given. A
+    function that returns one loss per sample is taken as it is; one that returns a scalar is read
+    by calling it on every sample alone, vectorised.
+
+    Args:
+        loss: the user's criterion. Its own value is what `total` returns, unchanged.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self._unreduced = _without_reduction(loss)
+        self._ignored = _ignore_index(loss)
+
+    def total(self, logits: Any, target: Any) -> Tensor:
+        """Return the loss as the user would have computed it: a tensor of shape ``()``."""
+        loss = self._call(self.loss, logits, target)
+        return loss if loss.ndim == 0 else loss.mean()
+
+    def per_sample(self, logits: Tensor, target: Any) -> Tensor:
+        """Return one loss per sample, shape ``(B,)``, at least in single precision.
+
+        Losses over labels, pixels or segments are averaged within a sample, without the positions
+        that `ignore_index` leaves out.
+
+        Raises:
+            MatchError: the criterion does not go with the logits or the target, or has no
+                per-sample reading.
+        """
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        losses = self._elements(logits, target)
+        if losses.ndim <= 1:
+            return losses
+        counted = self._counted_elements(target)
+        if counted is None:
+            return losses.flatten(1).mean(dim=1)
+        return losses.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1).clamp(min=1)
+
+    def counted(self, target: Any) -> Tensor | None:
+        """Return which samples have anything to predict, shape ``(B,)``; None if all do."""
+        counted = self._counted_elements(target)
+        return None if counted is None else counted.flatten(1).any(dim=1)
+
+    def weighted(self, logits: Tensor, target: Any, weight: Tensor) -> Tensor:
+        """Return the mean over samples with these weights, shape ``()``: weight 0 drops a sample.
+
+        With weights that are all equal it is `total` for a criterion that averages.
+
+        Args:
+            logits: what the criterion takes, first dimension B.
+            target: as the criterion takes it.
+            weight: shape ``(B,)``, not negative.
+        """
+        losses = self._elements(logits, target)
+        share = self._share(losses, target)
+        weight = weight.to(losses.dtype).view(-1, *[1] * (losses.ndim - 1))
+        total = (weight * share).sum()
+        return (weight * losses).sum() / total.clamp(min=torch.finfo(losses.dtype).tiny)
+
+    def _elements(self, logits: Tensor, target: Any) -> Tensor:
+        losses = self._call(self._unreduced, logits, target)
+        if losses.ndim == 0 or losses.shape[0] != logits.shape[0]:
+            raise MatchError(
+                f"expected one loss per sample from {_name(self.loss)}, {logits.shape[0]} in all, "
+                f"found shape {tuple(losses.shape)}: give a criterion with reduction='none'"
+            )
+        return losses
+
+    def _call(self, loss: Loss, logits: Any, target: Any) -> Tensor:
+        try:
+            return loss(logits, target)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise MatchError(
+                f"the criterion {_name(self.loss)} does not take logits {_describe(logits)} with "
+                f"target {_describe(target)}: {error}"
+            ) from error
+
+    def _counted_elements(self, target: Any) -> Tensor | None:
+        if self._ignored is None or not isinstance(target, Tensor) or target.is_floating_point():
+            return None
+        counted = target != self._ignored
+        return counted if counted.ndim > 1 else counted[:, None]
+
+    def _share(self, losses: Tensor, target: Any) -> Tensor:
+        """Return what each element adds to the denominator of the mean."""
+        share = torch.ones_like(losses)
+        counted = self._counted_elements(target)
+        if counted is None:
+            return share
+        class_weight = _option(self.loss, "weight")
+        if isinstance(class_weight, Tensor):
+            share = class_weight.to(losses)[target.clamp(min=0, max=len(class_weight) - 1)]
+        return share * counted.view_as(losses)
+
+
+def _without_reduction(loss: Loss) -> Loss:
+    if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
+        unreduced: Any = copy.copy(loss)
+        unreduced.reduction = "none"
+        return unreduced  # type: ignore[no-any-return]
+    if "reduction" in _parameters(loss):
+        return functools.partial(loss, **{"reduction": "none"})
+
+    def unreduced_by_sample(logits: Any, target: Any) -> Tensor:
+        losses = loss(logits, target)
+        if losses.ndim:
+            return losses
+
+        def of_one(row: Tensor, label: Tensor) -> Tensor:
+            return loss(row[None], label[None])
+
+        return torch.func.vmap(of_one, randomness="different")(logits, target)
+
+    return unreduced_by_sample
+
+
+def _ignore_index(loss: Loss) -> int | None:
+    found = _option(loss, "ignore_index")
+    return found if isinstance(found, int) else None
+
+
+def _option(loss: Loss, name: str) -> Any:
+    """Return an option of a loss module, or the default of a loss function (bound by partial)."""
+    if name in (parameters := _parameters(loss)):
+        return parameters[name].default
+    return getattr(loss, name, None)
+
+
+def _parameters(loss: Loss) -> Any:
+    if isinstance(loss, nn.Module):
+        return {}
+    try:
+        return inspect.signature(loss).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return {}
+
+
+def _name(loss: Loss) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__

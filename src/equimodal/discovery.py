@@ -1,0 +1,161 @@
+"""Work out how a head takes its features, from one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equimodal.errors import MatchError
+from equimodal.features import Concatenated, Inputs, Layout, Path, Separate, spell, tensors
+
+
+@torch.enable_grad()
+def find_layout(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Layout:
+    """Work out from one call how the head takes its features.
+
+    Names decide where the head takes a dict or keywords. Otherwise gradients do: a tensor belongs
+    to the modality whose encoder it was computed from, whatever pooling stands between. Nothing is
+    guessed from order or size alone.
+
+    Args:
+        inputs: the arguments of one call of the head, with their graph.
+        outputs: for each modality the tensors that its encoder returned, with their graph; an
+            empty list for an encoder that did not run.
+
+    Raises:
+        MatchError: the inputs cannot be told apart.
+    """
+    names = tuple(outputs)
+    found = list(tensors(inputs))
+    for path, _ in found:
+        holder = path[:-1]
+        if path[-1] in names and all(name in _keys(inputs, holder) for name in names):
+            return Separate({name: (*holder, name) for name in names})
+    sources = {path: _sources(tensor, outputs) for path, tensor in found}
+    separate = _match_separate(names, sources, outputs)
+    if separate is not None:
+        return separate
+    for path, tensor in found:
+        if sources[path]:
+            slices = _match_slices(tensor, outputs)
+            if slices is not None:
+                return Concatenated(path, slices[0], slices[1])
+    raise MatchError(_unmatched(names, found, sources, outputs))
+
+
+def _match_separate(
+    names: tuple[str, ...], sources: dict[Path, set[str]], outputs: Mapping[str, list[Tensor]]
+) -> Separate | None:
+    paths: dict[str, Path] = {}
+    for path, of in sources.items():
+        if len(of) == 1:
+            (name,) = of
+            if name in paths:
+                return None
+            paths[name] = path
+    missing = [name for name in names if name not in paths]
+    left = [path for path, of in sources.items() if not of]
+    if len(missing) == len(left) == 1 and frozen(outputs[missing[0]]):
+        paths[missing[0]] = left[0]  # without a gradient it leaves no trace
+    elif missing:
+        return None
+    return Separate(dict(sorted(paths.items(), key=lambda item: list(sources).index(item[1]))))
+
+
+def _match_slices(
+    tensor: Tensor, outputs: Mapping[str, list[Tensor]]
+) -> tuple[int, dict[str, tuple[int, int]]] | None:
+    """Find consecutive slices that cover the tensor, each computed from one modality alone."""
+    widths = {
+        name: {
+            size
+            for output in of
+            for size in (output.shape[-1], output[:1].numel(), *output.shape[1:2])
+        }
+        for name, of in outputs.items()
+    }
+
+    def place(start: int, left: tuple[str, ...]) -> dict[str, tuple[int, int]] | None:
+        if not left:
+            return {} if start == tensor.shape[dim] else None
+        for name in left:
+            for width in sorted(widths[name], reverse=True):
+                if start + width > tensor.shape[dim]:
+                    continue
+                of = _sources(tensor.narrow(dim, start, width), outputs)
+                if of == {name} or (not of and frozen(outputs[name])):
+                    rest = place(start + width, tuple(n for n in left if n != name))
+                    if rest is not None:
+                        return {name: (start, width), **rest}
+        return None
+
+    for dim in dict.fromkeys((tensor.ndim - 1, 1)):
+        if dim < tensor.ndim:
+            slices = place(0, tuple(outputs))
+            if slices is not None:
+                return dim, slices
+    return None
+
+
+def frozen(outputs: list[Tensor]) -> bool:
+    """Whether an encoder ran, and returned nothing that a gradient flows through."""
+    return bool(outputs) and not any(output.requires_grad for output in outputs)
+
+
+def _sources(tensor: Tensor, outputs: Mapping[str, list[Tensor]]) -> set[str]:
+    """Return the modalities whose encoder output the tensor depends on."""
+    of = {name for name, given in outputs.items() if any(tensor is output for output in given)}
+    if of or not tensor.requires_grad:
+        return of
+    pairs = [(name, o) for name, given in outputs.items() for o in given if o.requires_grad]
+    if not pairs:
+        return of
+    # Weights that differ keep contributions from cancelling, as a plain sum would under softmax.
+    weights = torch.arange(1, tensor.numel() + 1, device=tensor.device, dtype=torch.float32).cos()
+    probe = (tensor.float() * weights.view(tensor.shape)).sum()
+    gradients = torch.autograd.grad(
+        probe, [output for _, output in pairs], retain_graph=True, allow_unused=True
+    )
+    return {
+        name
+        for (name, _), gradient in zip(pairs, gradients, strict=True)
+        if gradient is not None and bool(gradient.ne(0).any())
+    }
+
+
+def _unmatched(
+    names: tuple[str, ...],
+    found: list[tuple[Path, Tensor]],
+    sources: dict[Path, set[str]],
+    outputs: Mapping[str, list[Tensor]],
+) -> str:
+    silent = [name for name, of in outputs.items() if not of]
+    if silent:
+        return (
+            f"the encoder of {', '.join(silent)} did not run before the head: modality missing "
+            "from the batch? Tell loss(..., present={name: mask}) which samples have it, and give "
+            "features= so that its place among the head's inputs is known"
+        )
+    seen = "; ".join(
+        f"{spell(path)} of shape {tuple(tensor.shape)} from {sorted(sources[path]) or 'none'}"
+        for path, tensor in found
+    )
+    produced = "; ".join(
+        f"{name} {[tuple(output.shape) for output in of]}" for name, of in outputs.items()
+    )
+    example = {name: index for index, name in enumerate(names)}
+    return (
+        "cannot tell which input of the head is which modality. The head was given: "
+        f"{seen or 'no tensor'}. The encoders returned: {produced}. Say where each modality is, by "
+        f"position (features={example}), by keyword, by slice of one tensor, or with a function of "
+        "the head's arguments"
+    )
+
+
+def _keys(tree: Any, path: Path) -> list[Any]:
+    for key in path:
+        tree = tree[key]
+    return list(tree) if isinstance(tree, Mapping) else []

@@ -1,0 +1,201 @@
+"""Where the inputs of the fusion head hold the feature of each modality.
+
+A layout reads the features from the arguments of one call of the head, and writes others in their
+place, so that the head can be run again on features that were dropped, ablated or scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from equimodal.errors import MatchError, SetupError, unknown
+
+Features = dict[str, Tensor]
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+Path = tuple[Any, ...]
+Place = int | str | slice
+Given = Mapping[str, Place] | Callable[..., Mapping[str, Tensor]]
+
+
+class Layout(Protocol):
+    """How the head takes its features."""
+
+    def read(self, inputs: Inputs) -> Features:
+        """Return the feature of every modality."""
+
+    def write(self, inputs: Inputs, features: Mapping[str, Tensor]) -> Inputs:
+        """Return inputs that hold these features instead."""
+
+
+@dataclass(frozen=True)
+class Separate:
+    """Each modality is a tensor of its own: an argument, a keyword, an entry of a dict or list."""
+
+    paths: dict[str, Path]
+
+    def read(self, inputs: Inputs) -> Features:
+        return {name: _get(inputs, path, name) for name, path in self.paths.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} from {spell(path)}" for name, path in self.paths.items())
+
+    def write(self, inputs: Inputs, features: Mapping[str, Tensor]) -> Inputs:
+        for name, path in self.paths.items():
+            inputs = _set(inputs, path, features[name])
+        return inputs
+
+
+@dataclass(frozen=True)
+class Concatenated:
+    """One tensor holds all features side by side along a dimension."""
+
+    path: Path
+    dim: int
+    slices: dict[str, tuple[int, int]]  # start and width
+
+    def __str__(self) -> str:
+        cuts = ", ".join(f"{n} {a}:{a + width}" for n, (a, width) in self.slices.items())
+        return f"{cuts} of {spell(self.path)}"
+
+    def read(self, inputs: Inputs) -> Features:
+        tensor = _get(inputs, self.path, "the concatenated features")
+        end = max(start + width for start, width in self.slices.values())
+        if tensor.shape[self.dim] < end:
+            raise MatchError(
+                f"the head was given a tensor of shape {tuple(tensor.shape)}, but features are "
+                f"expected up to index {end} of dimension {self.dim}: {self.slices}"
+            )
+        return {
+            name: tensor.narrow(self.dim, start, width)
+            for name, (start, width) in self.slices.items()
+        }
+
+    def write(self, inputs: Inputs, features: Mapping[str, Tensor]) -> Inputs:
+        tensor = _get(inputs, self.path, "the concatenated features")
+        end, pieces = 0, []
+        for name, (start, width) in sorted(self.slices.items(), key=lambda item: item[1]):
+            if start > end:
+                pieces.append(tensor.narrow(self.dim, end, start - end))
+            pieces.append(features[name])
+            end = start + width
+        if end < tensor.shape[self.dim]:
+            pieces.append(tensor.narrow(self.dim, end, tensor.shape[self.dim] - end))
+        replaced: Inputs = _set(inputs, self.path, torch.cat(pieces, dim=self.dim))
+        return replaced
+
+
+@dataclass(frozen=True)
+class Custom:
+    """The user's own function reads the features from the head's arguments."""
+
+    function: Callable[..., Mapping[str, Tensor]]
+
+    def __str__(self) -> str:
+        return "by your function"
+
+    def read(self, inputs: Inputs) -> Features:
+        args, kwargs = inputs
+        return dict(self.function(*args, **kwargs))
+
+    def write(self, inputs: Inputs, features: Mapping[str, Tensor]) -> Inputs:
+        paths = {id(tensor): path for path, tensor in tensors(inputs)}
+        for name, feature in self.read(inputs).items():
+            if id(feature) not in paths:
+                raise MatchError(
+                    f"features(...)['{name}'] is computed from the head's arguments and is not one "
+                    "of them, so it cannot be replaced: give features as positions or slices, or "
+                    "scores that do not run the head again, such as eq.Probe()"
+                )
+            inputs = _set(inputs, paths[id(feature)], features[name])
+        return inputs
+
+
+def tensors(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Yield the tensors in nested tuples, lists and dicts, each with the keys that lead to it."""
+    if isinstance(tree, Tensor):
+        yield path, tree
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from tensors(value, (*path, key))
+    elif isinstance(tree, tuple | list):
+        for index, value in enumerate(tree):
+            yield from tensors(value, (*path, index))
+
+
+def given_layout(given: Given, names: tuple[str, ...], inputs: Inputs) -> Layout:
+    """Build the layout that the user described with `features=`."""
+    if not isinstance(given, Mapping):
+        return Custom(given)
+    for name in given:
+        if name not in names:
+            raise SetupError("features: " + unknown("modality", name, names))
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise SetupError(f"features: no entry for {', '.join(missing)}")
+    if all(isinstance(place, slice) for place in given.values()):
+        return _sliced(given, inputs)
+    paths = {}
+    for name, place in given.items():
+        if isinstance(place, slice):
+            raise SetupError("features: give slices for all modalities or for none")
+        paths[name] = (0, place) if isinstance(place, int) else (1, place)
+    return Separate(paths)
+
+
+def _sliced(given: Mapping[str, Any], inputs: Inputs) -> Layout:
+    found = list(tensors(inputs))
+    if len(found) != 1:
+        raise SetupError(f"features: slices cut one tensor, but the head was given {len(found)}")
+    ((path, tensor),) = found
+    dim = 1 if tensor.ndim >= 4 else tensor.ndim - 1
+    slices = {}
+    for name, cut in given.items():
+        start, stop, step = cut.indices(tensor.shape[dim])
+        if step != 1 or stop <= start:
+            raise SetupError(
+                f"features['{name}']: expected a slice with step 1 and a positive length within "
+                f"{tensor.shape[dim]}, found {cut}"
+            )
+        slices[name] = (start, stop - start)
+    return Concatenated(path, dim, slices)
+
+
+def spell(path: Path) -> str:
+    """Name a place among the head's inputs as a user would."""
+    first, *rest = path[1:]
+    start = f"argument {first}" if path[0] == 0 else f"keyword {first}"
+    return start + "".join(f"[{key!r}]" for key in rest)
+
+
+def _get(inputs: Inputs, path: Path, name: str) -> Tensor:
+    value: Any = inputs
+    try:
+        for key in path:
+            value = value[key]
+    except (KeyError, IndexError, TypeError):
+        value = None
+    if not isinstance(value, Tensor):
+        raise MatchError(
+            f"{name}: expected a tensor as {spell(path)} of the head, found "
+            f"{type(value).__name__}. For a modality missing from the whole batch give the head a "
+            "tensor of zeros and tell loss(..., present={name: mask}) which samples have it"
+        )
+    return value
+
+
+def _set(tree: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(tree, Mapping):
+        return {**tree, key: _set(tree[key], rest, value)}
+    items = list(tree)
+    items[key] = _set(items[key], rest, value)
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*items)
+    return type(tree)(items)

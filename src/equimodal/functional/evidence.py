@@ -1,0 +1,73 @@
+"""How well a modality does alone, and how far it is ahead of the others."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_score(losses: Tensor, counted: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    r"""Logarithm of the score of one modality over a batch.
+
+    .. math:: \log s = \log \sum_i \exp(-\ell_i / \tau)
+
+    For the cross-entropy of unimodal logits u this is the evidence of OGM,
+    :math:`s = \sum_i \mathrm{softmax}(u_i)_{y_i}` (Peng et al., CVPR 2022). It is kept as a
+    logarithm because exp(-loss) underflows for large losses, and 0/0 is no ratio.
+
+    Args:
+        losses: per-sample losses, shape ``(B,)``, floating point.
+        counted: which samples count, shape ``(B,)``, bool. All of them by default.
+        temperature: divides the losses; a scale for losses that are no log-likelihood.
+
+    Returns:
+        A tensor of shape ``()``: ``-inf`` where no sample counts, and NaN where the loss of a
+        counted sample is NaN or infinite, so that the caller can tell.
+
+    >>> log_score(torch.tensor([0.0, math.log(2.0)])).exp()  # two samples, probabilities 1 and 1/2
+    tensor(1.5000)
+    """
+    if counted is None:
+        sound = torch.isfinite(losses).all()
+        exponents = -losses / temperature
+    else:
+        sound = (torch.isfinite(losses) | ~counted).all()
+        exponents = (-losses / temperature).masked_fill(~counted, -math.inf)
+    return torch.where(sound, torch.logsumexp(exponents, dim=0), math.nan)
+
+
+def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tensor:
+    r"""How many times better each modality does than the others do on average.
+
+    .. math:: \rho_m = \frac{s_m}{\frac{1}{M-1} \sum_{j \ne m} s_j}
+
+    With two modalities this is the discrepancy ratio of the paper (Peng et al., CVPR 2022).
+    Where modalities were present in different numbers of samples, scores per sample are compared.
+
+    Args:
+        log_scores: logarithms of the summed scores, shape ``(M,)``.
+        counts: in how many samples each modality was present, shape ``(M,)``. A modality with
+            count 0 leaves the ratios of the others as if it did not exist.
+
+    Returns:
+        Ratios of shape ``(M,)``. NaN where they are not defined: the modality is absent, nothing
+        is there to compare it with, or a score involved is NaN.
+
+    >>> discrepancy_ratio(torch.tensor([6.0, 3.0]).log())
+    tensor([2.0000, 0.5000])
+    """
+    modalities = log_scores.shape[0]
+    own = torch.eye(modalities, dtype=torch.bool, device=log_scores.device)
+    if counts is None:
+        means, present = log_scores, torch.ones_like(own[0])
+    else:
+        means, present = log_scores - counts.clamp(min=1).log(), counts > 0
+    compared = present & ~own  # (M, M): row m names the modalities that m is compared with
+    others = means.expand(modalities, modalities).masked_fill(~compared, -math.inf)
+    # A mean of exponentials relative to their maximum, and not a difference of logarithms: equal
+    # scores then give exactly 1, where the coefficient of the paper jumps.
+    peak = others.amax(dim=1).clamp(min=torch.finfo(means.dtype).min)
+    mean = (others - peak[:, None]).exp().sum(dim=1) / compared.sum(dim=1)
+    return torch.where(present, (means - peak).exp() / mean, math.nan)

@@ -1,0 +1,220 @@
+"""The contract of a method.
+
+A method overrides the hooks it needs and declares what it can do. The balancer calls the hooks at
+their place in the training step; a method never calls `backward`, never steps the user's optimizer
+and never touches the user's loop. In order of the step:
+
+    order          once an epoch    which samples, in which order, with which modalities
+    gate           each forward     scale or drop features before the head
+    objective      each loss        named terms of the loss
+    measure        each loss        sums that are added over micro-batches and ranks
+    coefficients   each step        factors on the gradients of the modalities, from the evidence
+    combine        each step        the gradient of a modality from the gradients of the terms
+    adjust         each step        change gradients in place
+    commit         each step        the optimizer really stepped: make proposed state permanent
+    end_epoch      each epoch       evaluate, train copies, rewrite parameters
+    predict        inference        logits by the method's own rule
+    predict_unimodal                logits of single modalities by the method's own rule
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from equimodal.evidence import Evidence
+from equimodal.modalities import OwnedParameter, Selection, Selector
+from equimodal.noise import Noise
+from equimodal.step import Shapes, Step
+
+if TYPE_CHECKING:
+    from equimodal.run import Run
+
+Need = Literal["scores", "encoder inputs", "training data", "held-out data", "sample identities"]
+Space = Literal["gradient", "update"]
+REST = "(rest)"  # stands for everything outside of the encoders, in `Method.frozen`
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a method can do, for the comparison table and for refusing what it cannot.
+
+    Attributes:
+        accumulation: "exact" if N micro-batches give the step of one large batch, "per micro-batch"
+            if the method acts on each of them, "refused" if it must not be used so.
+        ranks: whether it works on several ranks.
+        autocast: whether it works under automatic mixed precision and loss scaling.
+        compiled: whether the model may be compiled after the balancer was attached.
+        sharded: whether it works with fully sharded parameters (FSDP2).
+        forwards: extra forwards of the whole model per step, in words.
+        backwards: extra backward passes per step, in words.
+        most: the largest number of modalities it is defined for, or None.
+    """
+
+    accumulation: Literal["exact", "per micro-batch", "refused"] = "exact"
+    ranks: bool = True
+    autocast: bool = True
+    compiled: bool = True
+    sharded: bool = False
+    forwards: str = "0"
+    backwards: str = "0"
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """An epoch's samples for `Balancer.batches`.
+
+    Attributes:
+        indices: positions in the data set, in order, repetitions allowed.
+        keep: for a modality, which of them keep it, shape ``(len(indices),)``, bool. A modality
+            without an entry is kept in all.
+    """
+
+    indices: Sequence[int]
+    keep: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module):
+    """A way of balancing: subclass it, override the hooks you need, declare the rest.
+
+    State that must survive a restart is registered as buffers, parameters or submodules, as in any
+    module (`get_extra_state` for what is no tensor). Parameters are trained by an optimizer of the
+    balancer's own, of the class of the user's and with its learning rate; their gradients are
+    averaged over ranks.
+
+    Attributes:
+        name: how the command and the tables call it.
+        source: paper, venue and year.
+        needs: what it must be given beyond a step.
+        capabilities: what it can do.
+        replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
+        selection: which parameters of a modality the coefficients and the noise act on.
+        space: whether they act on gradients, or on the updates that the optimizer makes of them.
+        noise: noise added after the coefficients, or None.
+        modalities: the modalities it acts on, None for all.
+        window: first and last epoch in which it acts, both included, None for all.
+    """
+
+    name: ClassVar[str] = "method"
+    source: ClassVar[str] = ""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    replaces_joint: ClassVar[bool] = False
+
+    selection: Selection | Selector = "all"
+    space: Space = "gradient"
+    noise: Noise | None = None
+    modalities: tuple[str, ...] | None = None
+    window: tuple[int, int] | None = None
+
+    def bind(self, names: tuple[str, ...], seed: int) -> None:
+        """Learn the modalities; called once, when the balancer is attached."""
+        self.names = names
+        self.seed = seed
+
+    def build(self, shapes: Shapes) -> None:
+        """Make modules whose sizes depend on the features.
+
+        Called once: at the first step, or before a state is restored.
+        """
+
+    def acts(self, epoch: int) -> bool:
+        """Whether the method acts in this epoch."""
+        return self.window is None or self.window[0] <= epoch <= self.window[1]
+
+    # ------------------------------------------------------------------ in order of the step
+
+    def order(self, samples: int, epoch: int) -> Order | None:
+        """Return the samples of an epoch, or None to leave the user's loader alone.
+
+        Args:
+            samples: size of the data set.
+            epoch: counted from 0.
+        """
+        return None
+
+    def gate(self, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return factors on features before the head, in training: shape ``(B,)`` per modality.
+
+        A modality without an entry keeps its features. Factors of several methods are multiplied.
+        """
+        return {}
+
+    def objective(self, step: Step) -> Mapping[str, Tensor]:
+        """Return terms of the loss by name, each of shape ``()``, to be added to the user's.
+
+        A term named "joint" takes the place of the user's loss, for methods that declare
+        `replaces_joint`; 0 leaves it out.
+        """
+        return {}
+
+    def measure(self, step: Step) -> Mapping[str, Tensor]:
+        """Return quantities to be summed over the micro-batches and ranks of a step."""
+        return {}
+
+    def coefficients(self, evidence: Evidence) -> Tensor | None:
+        """Return a factor for each modality, shape ``(M,)``, or None for ones.
+
+        Called once per step, also to take note of what was measured.
+        """
+        return None
+
+    def frozen(self) -> frozenset[str]:
+        """Return the modalities whose encoder the optimizer must not touch in this step.
+
+        `REST` among them stands for everything outside of the encoders. A frozen parameter has no
+        gradient: one of zero would still let momentum and weight decay move it.
+        """
+        return frozenset()
+
+    def combine(self, modality: str, gradients: Mapping[str, list[Tensor]]) -> list[Tensor] | None:
+        """Return the gradient of an encoder from the gradients of the terms of the loss.
+
+        Args:
+            modality: whose encoder.
+            gradients: for each term that the method's `objective` returned (and "joint") the
+                gradients of the encoder's parameters, over all micro-batches and ranks.
+        """
+        return None
+
+    def adjust(
+        self, modality: str, parameters: Sequence[OwnedParameter], evidence: Evidence
+    ) -> None:
+        """Change the gradients of an encoder in place, after the coefficients."""
+
+    def commit(self) -> None:
+        """Make state proposed in this step permanent: the optimizer has stepped."""
+
+    def end_epoch(self, run: Run) -> None:
+        """Act between epochs, with what the run offers."""
+
+    def predict(self, step: Step) -> Tensor:
+        """Return logits by the method's own rule of inference; the user's logits by default."""
+        return step.logits
+
+    def predict_unimodal(self, step: Step) -> dict[str, Tensor]:
+        """Return the logits of every modality alone; those of the chosen scores by default."""
+        return step.unimodal
+
+    # ------------------------------------------------------------------
+
+    def overrides(self, hook: str) -> bool:
+        """Whether this method has a hook of its own."""
+        return getattr(type(self), hook) is not getattr(Method, hook)
+
+    def extra_repr(self) -> str:
+        settings = {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in ("training", "names", "seed")
+        }
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+    def forward(self, *inputs: object) -> None:
+        raise TypeError(
+            f"{type(self).__name__} is a method, not a layer: pass it to eq.Balancer(...)"
+        )

@@ -1,0 +1,1 @@
+"""Methods that resample or drop inputs."""

@@ -1,0 +1,1 @@
+"""Methods that act on gradients, or on the updates made of them."""

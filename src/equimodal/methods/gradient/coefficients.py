@@ -1,0 +1,53 @@
+"""How a discrepancy ratio becomes a coefficient: the choices of OGM and its successors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from equimodal import functional
+from equimodal.errors import SetupError
+
+
+class Coefficient:
+    """Maps discrepancy ratios to coefficients of the same shape, NaN to 1."""
+
+    def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Thresholded(Coefficient):
+    """1 - tanh(alpha * ratio) above 1, else 1 (Peng et al., CVPR 2022)."""
+
+    def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
+        return functional.thresholded_coefficient(ratio, alpha)
+
+
+@dataclass(frozen=True)
+class Continuous(Coefficient):
+    """1 - alpha * tanh(ratio - 1) above 1, never below 0, else 1 (Wei et al., TPAMI 2024)."""
+
+    def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
+        return functional.continuous_coefficient(ratio, alpha)
+
+
+@dataclass(frozen=True)
+class TwoSided(Coefficient):
+    """Slows the leader and speeds up those behind (Kontras et al., BMVC 2024).
+
+    Args:
+        beta: the largest coefficient, at least 1.
+        damping: in place of ``beta - 1`` on the side of the leader; 1 in the released code.
+    """
+
+    beta: float = 2.0
+    damping: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.beta >= 1:
+            raise SetupError(f"TwoSided(beta): expected at least 1, found {self.beta}")
+
+    def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
+        return functional.two_sided_coefficient(ratio, alpha, self.beta, self.damping)

@@ -1,0 +1,1 @@
+"""Methods that decide what trains when."""

@@ -1,0 +1,170 @@
+"""Which modules and which parameters belong to which modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from equimodal.errors import SetupError, unknown
+
+Encoder = nn.Module | str | Sequence[nn.Module | str]
+
+
+@dataclass(frozen=True)
+class OwnedParameter:
+    """A parameter of one encoder: its name in the model, itself, and the layer that holds it."""
+
+    name: str
+    parameter: nn.Parameter
+    layer: nn.Module
+
+
+Selector = Callable[[OwnedParameter], bool]
+Selection = Literal["weights", "convolutions", "all"]
+
+
+def weights(owned: OwnedParameter) -> bool:
+    """Weights with two or more dimensions: what convolutions, linear layers and attention learn."""
+    return owned.parameter.ndim >= 2
+
+
+def convolutions(owned: OwnedParameter) -> bool:
+    """Weights of convolutions only, as in the published code of OGM-GE."""
+    return isinstance(owned.layer, _ConvNd) and owned.parameter.ndim >= 3
+
+
+def everything(owned: OwnedParameter) -> bool:
+    """All parameters: biases and the affine parameters of normalisation too."""
+    return True
+
+
+SELECTORS: dict[str, Selector] = {
+    "weights": weights,
+    "convolutions": convolutions,
+    "all": everything,
+}
+
+
+def selector(selection: Selection | Selector) -> Selector:
+    """Return the function behind a named selection, or the user's own function as it is."""
+    if callable(selection):
+        return selection
+    if selection not in SELECTORS:
+        raise SetupError(unknown("selection of parameters", str(selection), SELECTORS))
+    return SELECTORS[selection]
+
+
+class Modalities:
+    """The encoders of a model by the name of their modality, and the parameters each one owns.
+
+    A parameter belongs to a modality because it lives in the modules of its encoder, never because
+    of its name. A parameter that lives in two encoders, or in an encoder and elsewhere in the
+    model, belongs to no modality: it is `shared`, and no method modulates it.
+
+    Args:
+        model: the whole model. Encoders are looked up in it.
+        encoders: for each modality the module that encodes it, or several, given as modules of the
+            model or as their dotted names.
+
+    Attributes:
+        names: the modalities, in the order given.
+        modules: the encoder modules of each modality.
+        owned: the parameters that each modality alone owns, trainable or not.
+        shared: names of the parameters that live in an encoder and somewhere else.
+        rest: the parameters that belong to no modality.
+
+    Raises:
+        SetupError: fewer than two modalities, an encoder that is not part of the model or that
+            contains another one.
+    """
+
+    def __init__(self, model: nn.Module, encoders: Mapping[str, Encoder]) -> None:
+        if not isinstance(encoders, Mapping) or len(encoders) < 2:
+            found = list(encoders) if isinstance(encoders, Mapping) else type(encoders).__name__
+            raise SetupError(
+                "encoders: expected a dict of two or more modalities and their modules, such as "
+                f'{{"audio": model.audio_net, "visual": model.visual_net}}, found {found}'
+            )
+        self.names = tuple(encoders)
+        self.modules = {name: _modules(model, name, given) for name, given in encoders.items()}
+        self._refuse_nesting(model)
+        self.owned, self.shared = self._assign(model)
+        owned = {each.parameter for of in self.owned.values() for each in of}
+        self.rest = [parameter for parameter in model.parameters() if parameter not in owned]
+
+    def encoder_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield every encoder module with its modality."""
+        for name, modules in self.modules.items():
+            for module in modules:
+                yield name, module
+
+    def trainable(self, name: str) -> list[OwnedParameter]:
+        """Return the parameters that the modality owns and that require a gradient."""
+        return [owned for owned in self.owned[name] if owned.parameter.requires_grad]
+
+    def _refuse_nesting(self, model: nn.Module) -> None:
+        for outer_name, outer in self.encoder_modules():
+            inside = set(outer.modules())
+            if model in inside:
+                raise SetupError(
+                    f"encoders['{outer_name}'] is the whole model: name the submodule that encodes "
+                    f"{outer_name} alone"
+                )
+            for name, module in self.encoder_modules():
+                if module is not outer and module in inside:
+                    raise SetupError(
+                        f"encoders['{name}'] lies inside encoders['{outer_name}']: name two "
+                        "modules of which neither contains the other"
+                    )
+
+    def _assign(self, model: nn.Module) -> tuple[dict[str, list[OwnedParameter]], tuple[str, ...]]:
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        owners: dict[nn.Parameter, set[str]] = {parameter: set() for parameter in names}
+        layers: dict[nn.Parameter, nn.Module] = {}
+        homes: dict[nn.Module, set[str]] = {}
+        for name, encoder in self.encoder_modules():
+            for layer in encoder.modules():
+                homes.setdefault(layer, set()).add(name)
+        for layer in model.modules():
+            for parameter in layer.parameters(recurse=False):
+                owners[parameter] |= homes.get(layer, {""})  # "" stands for outside of encoders
+                layers[parameter] = layer
+        owned: dict[str, list[OwnedParameter]] = {name: [] for name in self.names}
+        shared = []
+        for parameter, of in owners.items():
+            if len(of) > 1:
+                shared.append(names[parameter])
+            elif "" not in of:
+                entry = OwnedParameter(names[parameter], parameter, layers[parameter])
+                owned[next(iter(of))].append(entry)
+        return owned, tuple(shared)
+
+
+def _modules(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module, ...]:
+    entries = list(given) if isinstance(given, tuple | list) else [given]
+    modules = tuple(find_module(model, f"encoders['{name}']", entry) for entry in entries)
+    if not modules:
+        raise SetupError(f"encoders['{name}'] is empty: name at least one module")
+    return modules
+
+
+def find_module(model: nn.Module, where: str, given: nn.Module | str) -> nn.Module:
+    """Return the module of the model that is given as such or by its dotted name."""
+    known: dict[str, nn.Module] = dict(model.named_modules())
+    if isinstance(given, str):
+        if given not in known:
+            raise SetupError(f"{where}: " + unknown("module", given, filter(None, known)))
+        return known[given]
+    if not isinstance(given, nn.Module):
+        raise SetupError(f"{where}: expected a module of the model, found {type(given).__name__}")
+    if all(given is not module for module in known.values()):
+        raise SetupError(
+            f"{where} is not a module of the model that was given "
+            f"({type(given).__name__} is not among the modules of {type(model).__name__}): "
+            "pass the model that contains it"
+        )
+    return given

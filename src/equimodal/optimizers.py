@@ -1,0 +1,116 @@
+"""The user's optimizers, and whether they train what is to be balanced."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from equimodal.errors import SetupError
+from equimodal.modalities import Modalities
+
+Optimizer = torch.optim.Optimizer
+
+
+def given_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+    """Return the user's optimizers as a list.
+
+    Raises:
+        SetupError: there is none, or one that takes several gradients per step.
+    """
+    optimizers = [given] if isinstance(given, Optimizer) else list(given or [])
+    if not optimizers:
+        raise SetupError("expected optimizer=..., the one that trains the model, found none")
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise SetupError(
+                f"optimizer: expected a torch.optim.Optimizer, found {type(optimizer).__name__}"
+            )
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise SetupError(
+                "LBFGS evaluates its closure several times per step, but evidence and noise belong "
+                "to one gradient: use an optimizer that takes one gradient per step"
+            )
+    return optimizers
+
+
+def held(*optimizers: Optimizer) -> set[nn.Parameter]:
+    """Return all parameters in the groups of these optimizers."""
+    return {p for each in optimizers for group in each.param_groups for p in group["params"]}
+
+
+def hook_steps(
+    optimizers: Sequence[Optimizer], before: Callable[..., None], after: Callable[..., None]
+) -> list[RemovableHandle]:
+    """Call two methods before and after every step of the optimizers, without keeping their object.
+
+    Args:
+        optimizers: the user's.
+        before: a bound method of (optimizer, args, kwargs).
+        after: likewise.
+    """
+    return [
+        handle
+        for optimizer in optimizers
+        for handle in (
+            optimizer.register_step_pre_hook(weakly(before)),
+            optimizer.register_step_post_hook(weakly(after)),
+        )
+    ]
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a bound method as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        alive = reference()
+        return None if alive is None else alive(*arguments)
+
+    return call
+
+
+def another(optimizer: Optimizer, parameters: Any) -> Optimizer:
+    """Return an optimizer of the same class with the same settings, of other parameters.
+
+    Args:
+        optimizer: the one to be like.
+        parameters: parameters, or parameter groups.
+
+    Raises:
+        SetupError: the class cannot be made from its own defaults.
+    """
+    kind: Any = type(optimizer)
+    accepted = inspect.signature(kind).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    settings = {k: v for k, v in optimizer.defaults.items() if anything or k in accepted}
+    try:
+        made: Optimizer = kind(parameters, **settings)
+    except TypeError as error:
+        raise SetupError(
+            f"cannot make a second {kind.__name__} from the settings of yours ({error}): pass "
+            "own_optimizer=lambda parameters: ... to eq.Balancer(...)"
+        ) from error
+    return made
+
+
+def refuse_untrained(modalities: Modalities, optimizers: Sequence[Optimizer]) -> None:
+    """Refuse an encoder that no optimizer trains.
+
+    Raises:
+        SetupError: an encoder has trainable parameters, and none of them is in an optimizer.
+    """
+    trained = held(*optimizers)
+    for name in modalities.names:
+        trainable = modalities.trainable(name)
+        if trainable and all(owned.parameter not in trained for owned in trainable):
+            raise SetupError(
+                f"encoders['{name}'] has {len(trainable)} trainable parameters, but none of them "
+                "is in the optimizer: make the optimizer of model.parameters(), or pass all "
+                "optimizers as a list"
+            )

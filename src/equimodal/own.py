@@ -1,0 +1,87 @@
+"""The optimizer of modules that belong to methods and probes, not to the user's model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from equimodal import ranks
+from equimodal.optimizers import another
+
+Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def like(optimizer: torch.optim.Optimizer) -> Factory:
+    """Return a factory of optimizers of the same class with the same settings."""
+    return functools.partial(another, optimizer)
+
+
+class OwnOptimizer:
+    """Trains modules of the balancer's own, in step with the user's optimizer.
+
+    Its learning rate follows that of the user's first parameter group; gradients are averaged over
+    ranks. Nothing of it enters the user's optimizer, scheduler or checkpoint.
+
+    Args:
+        leader: the user's optimizer.
+        factory: makes the optimizer.
+    """
+
+    def __init__(self, leader: torch.optim.Optimizer, factory: Factory) -> None:
+        self.leader = leader
+        self.factory = factory
+        self.parameters: list[nn.Parameter] = []
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._scaler: torch.amp.GradScaler | None = None
+        self._spent = False
+
+    def take(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Train these parameters from now on; none makes every call do nothing."""
+        self.parameters = [p for p in parameters if p.requires_grad]
+        if self.parameters:
+            self.optimizer = self.factory(self.parameters)
+
+    def before_backward(self) -> None:
+        """Clear gradients that a step has used, or that were skipped."""
+        if self._spent and self.optimizer is not None:
+            self.optimizer.zero_grad()
+        self._spent = False
+
+    def prepare(
+        self,
+        scaler: torch.amp.GradScaler | None,
+        group: torch.distributed.ProcessGroup | None,
+    ) -> None:
+        """Average the accumulated gradients over ranks and unscale them."""
+        self._spent = True
+        if self.optimizer is None:
+            return
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        ranks.average_(gradients, group)
+        self._scaler = scaler
+        if scaler is not None and gradients:
+            scaler.unscale_(self.optimizer)
+
+    def step(self) -> None:
+        """Step, once for every step of the user's optimizer."""
+        if self.optimizer is None or all(p.grad is None for p in self.parameters):
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.leader.param_groups[0]["lr"]
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state; empty where there is nothing to train."""
+        return {} if self.optimizer is None else self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state)

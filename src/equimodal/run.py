@@ -1,0 +1,161 @@
+"""What a method may use between epochs: passes over data, and copies of the model to train."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from equimodal import ranks
+from equimodal.errors import SetupError
+from equimodal.modalities import OwnedParameter
+from equimodal.optimizers import another
+from equimodal.redrive import pieces, redriven, refuse_stream
+from equimodal.step import Step
+
+if TYPE_CHECKING:
+    from equimodal.balancer import Balancer
+    from equimodal.method import Method
+
+Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
+
+
+def last_is_target(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+    """Run the model on a batch that is a tuple of its inputs with the target last."""
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise SetupError(
+            f"expected a batch (input, ..., target), found {type(batch).__name__}: give "
+            "eq.Balancer(..., forward=lambda model, batch: (logits, target))"
+        )
+    *inputs, target = batch
+    return model(*inputs), target
+
+
+class Run:
+    """The training run, as a method sees it in `end_epoch`.
+
+    Attributes:
+        epoch: the epoch that ends, counted from 0.
+        names: the modalities.
+        train_loader: the user's, where given.
+        val_loader: the user's held-out data, where given.
+    """
+
+    def __init__(self, balancer: Balancer) -> None:
+        self._balancer = balancer
+        self.epoch = balancer.epoch
+        self.names = balancer.names
+        self.train_loader = balancer.train_loader
+        self.val_loader = balancer.val_loader
+
+    def parameters(self, modality: str) -> list[OwnedParameter]:
+        """Return the parameters that the modality alone owns."""
+        return self._balancer.attached.modalities.owned[modality]
+
+    def steps(
+        self, loader: Iterable[Any], *, identify: bool = False, training: bool = False
+    ) -> Iterator[Step]:
+        """Pass over data and yield a step for every batch; nothing is trained.
+
+        Args:
+            loader: batches as the user's `forward` takes them.
+            identify: go through the data set in its own order, and say in `step.indices` which
+                samples a batch holds. Needs a DataLoader over a map-style data set.
+            training: yield steps with a graph and the model in its training mode; otherwise
+                without gradients and in evaluation mode.
+        """
+        balancer, model = self._balancer, self._balancer.attached.model
+        numbers: Iterator[torch.Tensor | None] = iter(lambda: None, 0)
+        if identify:
+            refuse_stream(loader)
+            assert isinstance(loader, DataLoader)
+            order = range(len(loader.dataset))  # type: ignore[arg-type]
+            loader = redriven(loader, order)
+            numbers = (torch.arange(*part.indices(len(order))) for part in pieces(order, loader))
+        modes = [(module, module.training) for module in model.modules()]
+        model.train(training)
+        try:
+            for batch, indices in zip(loader, numbers):  # noqa: B905 - numbers may be endless
+                with torch.set_grad_enabled(training):
+                    run = functools.partial(self._target, batch)
+                    yield balancer.attached.observe(run, indices, self.epoch)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def _target(self, batch: Any) -> Any:
+        return self._balancer.forward(self._balancer.attached.model, batch)[1]
+
+    def fork(self, method: Method) -> Fork:
+        """Return a copy of the model, with its optimizer, to train by another method."""
+        return Fork(self._balancer, method)
+
+    def reset_optimizer(self, modality: str) -> None:
+        """Forget what the user's optimizers remember of an encoder: momentum, moments."""
+        for optimizer in self._balancer.optimizers:
+            for owned in self.parameters(modality):
+                optimizer.state.pop(owned.parameter, None)
+
+
+class Fork:
+    """A copy of the model as it is now, with a balancer and an optimizer of its own."""
+
+    def __init__(self, balancer: Balancer, method: Method) -> None:
+        from equimodal.balancer import Balancer as Balanced
+
+        attached = balancer.attached
+        self.forward = balancer.forward
+        self.model = attached.copy_model()
+        names = {module: name for name, module in attached.bare_model.named_modules()}
+        copies = dict(zip(attached.bare_model.parameters(), self.model.parameters(), strict=True))
+        self.optimizer = _copy_optimizer(balancer.optimizers[0], copies)
+        self.balancer = Balanced(
+            method,
+            self.model,
+            {n: [names[m] for m in ms] for n, ms in attached.modalities.modules.items()},
+            None if attached.head is None else names[attached.head],
+            self.optimizer,
+            features=attached.given,
+            criterion=balancer.criterion.loss,
+            scores=copy.deepcopy(balancer.scores, {id(attached.head): None}),
+            forward=balancer.forward,
+            seed=balancer.seed,
+            process_group=balancer.process_group,
+        )
+
+    def train(self, loader: Iterable[Any], epochs: int) -> None:
+        """Train the copy through the same loop as any model."""
+        self.model.train()
+        with torch.enable_grad():
+            for _ in range(epochs):
+                for batch in self.balancer.batches(loader):
+                    loss = self.balancer.loss(*self.forward(self.model, batch))
+                    self.balancer.backward(loss)
+                    gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                    ranks.average_(gradients, self.balancer.process_group)
+                    self.balancer.modulate()
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
+                self.balancer.end_epoch()
+
+    def steps(self, loader: Iterable[Any]) -> Iterator[Step]:
+        """Pass over data with the copy, without gradients."""
+        return Run(self.balancer).steps(loader)
+
+
+def _copy_optimizer(
+    optimizer: torch.optim.Optimizer, copies: dict[nn.Parameter, nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return an optimizer of copied parameters with the groups and the state of another's."""
+    groups = [
+        {**group, "params": [copies[p] for p in group["params"] if p in copies]}
+        for group in optimizer.param_groups
+    ]
+    copied = another(optimizer, groups)
+    copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return copied

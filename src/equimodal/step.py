@@ -1,0 +1,126 @@
+"""What a method sees of one micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equimodal import functional
+from equimodal.criterion import Criterion
+from equimodal.features import Features, Inputs
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a method needs to make modules of its own.
+
+    Attributes:
+        features: shape of one sample of every feature, without the batch dimension.
+        logits: shape of one sample of the logits.
+        device: where they are.
+        dtype: for parameters: double precision for a model in double precision, else single.
+    """
+
+    features: dict[str, tuple[int, ...]]
+    logits: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass
+class Step:
+    """One micro-batch, from the features to the loss.
+
+    Attributes:
+        names: the modalities, in order.
+        features: for each modality what the head was given, shape ``(B, ...)``, with its graph.
+        logits: what the user passed to `Balancer.loss`, shape ``(B, ...)``, with its graph.
+        target: what the user passed to `Balancer.loss`.
+        present: which samples have the modality, shape ``(B,)``, bool; no entry where all have it.
+        indices: position of each sample in the data set, shape ``(B,)``, where it is known.
+        criterion: the user's loss, readable as a whole or per sample.
+        epoch: counted from 0.
+        encoders: for each modality what its encoder was given and what it returned, for methods
+            that need "encoder inputs".
+    """
+
+    names: tuple[str, ...]
+    features: Features
+    logits: Tensor
+    target: Any
+    criterion: Criterion
+    run_head: Callable[[Mapping[str, Tensor]], Tensor]
+    run_scores: Callable[[Step], dict[str, Tensor]]
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+    indices: Tensor | None = None
+    epoch: int = 0
+    encoders: Mapping[str, tuple[Inputs, Any]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return self.logits.shape[0]
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes of one sample."""
+        features = {name: tuple(feature.shape[1:]) for name, feature in self.features.items()}
+        dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
+        return Shapes(features, tuple(self.logits.shape[1:]), self.logits.device, dtype)
+
+    @cached_property
+    def joint(self) -> Tensor:
+        """The user's loss on the logits, shape ``()``, with its graph."""
+        return self.criterion.total(self.logits, self.target)
+
+    @cached_property
+    def unimodal(self) -> dict[str, Tensor]:
+        """Unimodal logits of every modality by the chosen scores, with their graph."""
+        return self.run_scores(self)
+
+    def head(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Run the user's head on other features, and return its logits.
+
+        Running statistics of BatchNorm and dropout behave as they do in training, under a graph
+        when gradients are enabled.
+        """
+        return self.run_head(features)
+
+    def loss(
+        self, logits: Tensor, weight: Tensor | None = None, modality: str | None = None
+    ) -> Tensor:
+        """Return the user's loss on other logits, shape ``()``.
+
+        Args:
+            logits: as the criterion takes them.
+            weight: weights of the samples, shape ``(B,)``; 0 drops a sample.
+            modality: leave out the samples that do not have this modality.
+        """
+        if modality is not None and modality in self.present:
+            present = self.present[modality].to(logits.device)
+            weight = present if weight is None else weight * present
+        if weight is None:
+            return self.criterion.total(logits, self.target)
+        return self.criterion.weighted(logits, self.target, weight)
+
+    @torch.no_grad()
+    def log_scores(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return the evidence of this micro-batch: log scores and counts, each ``(M,)``."""
+        known = self.__dict__.get("unimodal")
+        logits = known if known is not None else self.run_scores(self)
+        counted = self.criterion.counted(self.target)
+        scores, counts = [], []
+        for name in self.names:
+            losses = self.criterion.per_sample(logits[name].detach(), self.target)
+            mask = counted
+            if name in self.present:
+                here = self.present[name].to(losses.device)
+                mask = here if mask is None else mask & here
+            scores.append(functional.log_score(losses, mask, temperature))
+            counts.append(scores[-1].new_full((), self.size) if mask is None else mask.sum())
+        return torch.stack(scores), torch.stack(counts).to(scores[0].dtype)

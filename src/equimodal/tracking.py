@@ -1,0 +1,89 @@
+"""What the last step looked like, kept as tensors until somebody asks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from equimodal import functional
+from equimodal.evidence import Evidence
+from equimodal.modalities import Modalities
+
+
+class Tracker:
+    """Evidence, coefficients and norms of the latest step, as tensors on their device.
+
+    Args:
+        modalities: the encoders.
+        every: measure norms of gradients and updates every so many steps, 0 for never. Norms of
+            updates need a copy of the encoders' parameters during the step.
+    """
+
+    def __init__(self, modalities: Modalities, every: int) -> None:
+        self.modalities = modalities
+        self.every = every
+        self.latest: dict[str, Tensor] = {}
+        self._before: dict[nn.Parameter, Tensor] = {}
+
+    def due(self, step: int) -> bool:
+        """Whether this step is measured."""
+        return self.every > 0 and step % self.every == 0
+
+    def losses(self, terms: dict[str, Tensor]) -> None:
+        """Note the terms of the loss."""
+        for name, term in terms.items():
+            self.latest[f"loss/{name}"] = term.detach()
+
+    def judged(self, evidence: Evidence, coefficients: Tensor | None) -> None:
+        """Note the evidence and the coefficients that follow from it."""
+        self._note("evidence", (evidence.log_scores - evidence.counts.log()).exp())
+        self._note("ratio", evidence.ratios)
+        if coefficients is not None:
+            self._note("coefficient", coefficients)
+
+    def gradients(self) -> None:
+        """Note the norm of every encoder's gradient, as the backward pass left it."""
+        norms = []
+        for name in self.modalities.names:
+            gradients = [o.parameter.grad for o in self.modalities.owned[name]]
+            norms.append(norm([g for g in gradients if g is not None]))
+        self._note("gradient_norm", torch.stack(norms))
+
+    def before_update(self, parameters: set[nn.Parameter]) -> None:
+        """Copy the encoders' parameters that an optimizer holds, to see what it does to them."""
+        for name in self.modalities.names:
+            for owned in self.modalities.trainable(name):
+                if owned.parameter in parameters:
+                    self._before[owned.parameter] = owned.parameter.detach().clone()
+
+    def updates(self) -> None:
+        """Note the norm of every encoder's update, and its ratio to the mean of the others."""
+        for name in self.modalities.names:
+            parameters = [o.parameter for o in self.modalities.owned[name]]
+            changes = [p.detach() - self._before[p] for p in parameters if p in self._before]
+            if changes:
+                self.latest[f"update_norm/{name}"] = norm(changes)
+        known = [self.latest.get(f"update_norm/{name}") for name in self.modalities.names]
+        norms = [value for value in known if value is not None]
+        if self._before and len(norms) == len(known):
+            self._note("update_ratio", functional.discrepancy_ratio(torch.stack(norms).log()))
+        self._before.clear()
+
+    def floats(self) -> dict[str, float]:
+        """Return everything as floats; the only place where the device is waited for."""
+        if not self.latest:
+            return {}
+        values = torch.stack([value.double().cpu() for value in self.latest.values()])
+        return dict(zip(self.latest, values.tolist(), strict=True))
+
+    def _note(self, what: str, values: Tensor) -> None:
+        for name, value in zip(self.modalities.names, values.unbind(), strict=True):
+            self.latest[f"{what}/{name}"] = value
+
+
+def norm(tensors: list[Tensor]) -> Tensor:
+    """Return the Euclidean norm of all elements together, shape ``()``; 0 of none."""
+    if not tensors:
+        return torch.zeros(())
+    total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return total
