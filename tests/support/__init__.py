@@ -1,0 +1,1 @@
+"""What the tests share: small models, data, and slow twins of what is tested."""
