@@ -1,0 +1,100 @@
+"""A data set in three splits: one to train on, one to choose by, one to report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from equimodal.data.arrays import Arrays
+from equimodal.data.card import Card
+from equimodal.data.scaling import standardised
+
+# How a packed file and `partition` name the splits.
+TRAIN, VAL, TEST = range(3)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The training, validation and test samples of a data set.
+
+    Args:
+        train: to train on.
+        val: to choose epochs and settings by.
+        test: to report, once.
+        classes: the name of each target value.
+        card: source, licence, citation, and what was done.
+    """
+
+    train: Arrays
+    val: Arrays
+    test: Arrays
+    classes: tuple[str, ...]
+    card: Card
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the modalities, in the order of a sample."""
+        return self.train.modalities
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over which sample is in which split with which label.
+
+        To be printed beside results: the same fingerprint means the same task, whichever
+        modalities were chosen.
+        """
+        digest = hashlib.sha256(json.dumps([self.card.name, self.classes]).encode())
+        for name in ("train", "val", "test"):
+            arrays: Arrays = getattr(self, name)
+            members = [name, arrays.ids.tolist(), arrays.target.tolist()]
+            digest.update(json.dumps(members).encode())
+        return digest.hexdigest()[:12]
+
+    def __str__(self) -> str:
+        sizes = f"train {len(self.train)}, val {len(self.val)}, test {len(self.test)}"
+        return f"{self.card.name} {self.fingerprint}: {sizes}; {', '.join(self.modalities)}"
+
+
+def partition(
+    features: Mapping[str, Tensor],
+    target: Tensor,
+    split: Tensor,
+    *,
+    classes: tuple[str, ...],
+    card: Card,
+    groups: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> Splits:
+    """Part the samples, standardised with the mean and standard deviation of the training split.
+
+    Args:
+        features: for each modality ``(N, C, ...)``, standardised per channel C.
+        target: int64, shape ``(N,)``.
+        split: `TRAIN`, `VAL` or `TEST` for each sample, int64, shape ``(N,)``.
+        classes: the name of each target value.
+        card: about the data set.
+        groups: int64, shape ``(N,)``, or None.
+        ids: int64, shape ``(N,)``: which sample of its source each one is; the positions if left
+            out.
+    """
+    whole = Arrays(
+        {name: standardised(feature, split == TRAIN) for name, feature in features.items()},
+        target,
+        groups,
+        ids,
+    )
+
+    def part(which: int) -> Arrays:
+        rows = (split == which).nonzero().flatten()
+        return Arrays(
+            {name: feature.index_select(0, rows) for name, feature in whole.features.items()},
+            whole.target[rows],
+            None if whole.groups is None else whole.groups[rows],
+            whole.ids[rows],
+        )
+
+    return Splits(part(TRAIN), part(VAL), part(TEST), classes, card)
