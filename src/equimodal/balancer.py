@@ -21,7 +21,7 @@ from equimodal.check import Check, checked
 from equimodal.composition import Composition, modules_of, summed
 from equimodal.criterion import Criterion, Loss
 from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
-from equimodal.evidence import EvidenceSum, Measured
+from equimodal.evidence import EvidenceSum, Measured, Scored
 from equimodal.export import exported
 from equimodal.features import Given, Inputs
 from equimodal.graph import mark, marked
@@ -53,7 +53,7 @@ class Pending:
     """A loss that was handed out: its terms, and the evidence it adds once it is backpropagated."""
 
     terms: dict[str, Tensor]
-    scores: tuple[Tensor, Tensor] | None
+    scores: Scored | None
     measured: dict[str, Measured]
 
 
@@ -208,7 +208,7 @@ class Balancer:
         scores = step.log_scores(self.scores.temperature) if scored else None
         pending = Pending(terms, scores, self.methods.measure(step))
         self.tracker.losses(terms)
-        total = summed(terms, step, ranks.world_size(self.process_group) > 1)
+        total = summed(terms, step, self.process_group)
         mark(total, self._key, pending)
         return total
 
@@ -259,14 +259,15 @@ class Balancer:
             device = next(self.attached.bare_model.parameters()).device
             self._agreed = ranks.agreed(self.seed, device, self.process_group)
         evidence = self.evidence.reduce(self.names, self.process_group)
-        self.evidence = EvidenceSum()
+        scored, self.evidence = self.evidence.log_scores is not None, EvidenceSum()
         if self.separation is not None:
             self.separation.combine(scaler, self.process_group)
         if self.tracker.due(self.steps):
             self.tracker.gradients()
         coefficients = self.methods.coefficients(evidence, self.epoch)
-        self.tracker.judged(evidence[""], self.methods.product(coefficients))
-        self._notice_unsound(evidence[""].log_scores)
+        if scored:
+            self.tracker.judged(evidence[""], coefficients)
+            self._notice_unsound(evidence[""].log_scores)
         self.modulation.on_gradients(coefficients, self._active(), self.steps)
         self.methods.adjust(self.attached.modalities, evidence, self.epoch)
         for parameter in self.methods.frozen(self.attached.modalities, self.epoch):
@@ -465,13 +466,13 @@ class Balancer:
 
     def _notice_unsound(self, log_scores: Tensor) -> None:
         """Warn of evidence that is NaN, where looking does not make the device wait."""
-        if log_scores.device.type == "cpu" and self.methods.needs("scores"):
-            unsound = [n for n, s in zip(self.names, log_scores.tolist(), strict=True) if s != s]
-            if unsound:
-                self._warn_once(
-                    f"the unimodal loss of {', '.join(unsound)} is NaN or infinite: coefficients "
-                    "that depend on it are 1 in such steps"
-                )
+        values = log_scores.tolist() if log_scores.device.type == "cpu" else []
+        unsound = [name for name, value in zip(self.names, values) if value != value]  # noqa: B905
+        if unsound:
+            self._warn_once(
+                f"the unimodal loss of {', '.join(unsound)} is NaN or infinite: coefficients "
+                "that depend on it are 1 in such steps"
+            )
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:

@@ -59,9 +59,11 @@ class Call:
                 "by ReLU(inplace=True) as its first layer: use inplace=False there"
             )
 
-    def precision(self) -> torch.autocast:
+    def precision(self) -> contextlib.AbstractContextManager[object]:
         """Return the autocast setting of this forward, as a context manager."""
         device, dtype, enabled = self.autocast
+        if not enabled and not torch.is_autocast_enabled(device):
+            return contextlib.nullcontext()
         return torch.autocast(device, dtype=dtype, enabled=enabled)
 
 

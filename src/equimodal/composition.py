@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from equimodal import ranks
 from equimodal.errors import MatchError, SetupError
 from equimodal.evidence import Evidence, Measured
 from equimodal.method import REST, Method, Need, Order
@@ -136,11 +137,6 @@ class Composition:
             *(owned.parameter for name in names - {REST} for owned in modalities.owned[name]),
         ]
 
-    def product(self, coefficients: Mapping[int, Tensor]) -> Tensor | None:
-        """Return the product of all coefficients, shape ``(M,)``, for the records."""
-        factors = list(coefficients.values())
-        return math.prod(factors[1:], start=factors[0]) if factors else None
-
     def adjust(self, modalities: Modalities, evidence: Mapping[str, Evidence], epoch: int) -> None:
         """Let methods change gradients in place."""
         for _, method in self.active(epoch):
@@ -205,10 +201,13 @@ def modules_of(*owners: nn.Module | Composition) -> list[nn.Parameter]:
     return list(found)
 
 
-def summed(terms: Mapping[str, Tensor], step: Step, several_ranks: bool) -> Tensor:
+def summed(
+    terms: Mapping[str, Tensor], step: Step, group: dist.ProcessGroup | None = None
+) -> Tensor:
     """Return the sum of all terms, on a node of the graph of its own."""
     values = list(terms.values())
-    if several_ranks and terms["joint"] is not step.__dict__.get("joint"):
+    replaced = terms["joint"] is not step.__dict__.get("joint")
+    if replaced and ranks.world_size(group) > 1:
         # DistributedDataParallel waits for every parameter: one that a replaced joint loss leaves
         # out gets a gradient of zero.
         values.append(

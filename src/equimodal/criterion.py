@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Criterion:
         self.loss = loss
         self._unreduced = _without_reduction(loss)
         self._ignored = _ignore_index(loss)
+        self._torchs = _is_torchs(loss)
 
     def total(self, logits: Any, target: Any) -> Tensor:
         """Return the loss as the user would have computed it: a tensor of shape ``()``."""
@@ -52,15 +53,29 @@ class Criterion:
         losses = self._elements(logits, target)
         if losses.ndim <= 1:
             return losses
-        counted = self._counted_elements(target)
-        if counted is None:
+        ignored = self._ignored_elements(target)
+        if ignored is None:
             return losses.flatten(1).mean(dim=1)
-        return losses.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1).clamp(min=1)
+        return losses.flatten(1).sum(dim=1) / (~ignored).flatten(1).sum(dim=1).clamp(min=1)
 
-    def counted(self, target: Any) -> Tensor | None:
-        """Return which samples have anything to predict, shape ``(B,)``; None if all do."""
-        counted = self._counted_elements(target)
-        return None if counted is None else counted.flatten(1).any(dim=1)
+    def each_per_sample(self, logits: Sequence[Tensor], target: Any) -> Tensor:
+        """Return the losses of several logits for the same target, shape ``(len(logits), B)``.
+
+        Samples do not see each other in the losses of torch, so that all are read in one call.
+        """
+        shapes = {each.shape for each in logits}
+        if not self._torchs or len(shapes) > 1 or not isinstance(target, Tensor):
+            return torch.stack([self.per_sample(each.detach(), target) for each in logits])
+        together = torch.cat([each.detach() for each in logits])
+        repeated = target.repeat(len(logits), *[1] * (target.ndim - 1))
+        return self.per_sample(together, repeated).view(len(logits), -1)
+
+    def ignored(self, target: Any) -> Tensor | None:
+        """Return which samples have nothing to predict, shape ``(B,)``; None if all have."""
+        ignored = self._ignored_elements(target)
+        if ignored is None or ignored.ndim == 1:
+            return ignored
+        return ignored.flatten(1).all(dim=1)
 
     def weighted(self, logits: Tensor, target: Any, weight: Tensor) -> Tensor:
         """Return the mean over samples with these weights, shape ``()``: weight 0 drops a sample.
@@ -98,22 +113,21 @@ class Criterion:
                 f"target {_describe(target)}: {error}"
             ) from error
 
-    def _counted_elements(self, target: Any) -> Tensor | None:
+    def _ignored_elements(self, target: Any) -> Tensor | None:
         if self._ignored is None or not isinstance(target, Tensor) or target.is_floating_point():
             return None
-        counted = target != self._ignored
-        return counted if counted.ndim > 1 else counted[:, None]
+        return target == self._ignored
 
     def _share(self, losses: Tensor, target: Any) -> Tensor:
         """Return what each element adds to the denominator of the mean."""
         share = torch.ones_like(losses)
-        counted = self._counted_elements(target)
-        if counted is None:
+        ignored = self._ignored_elements(target)
+        if ignored is None:
             return share
         class_weight = _option(self.loss, "weight")
         if isinstance(class_weight, Tensor):
             share = class_weight.to(losses)[target.clamp(min=0, max=len(class_weight) - 1)]
-        return share * counted.view_as(losses)
+        return share * ~ignored.view_as(losses)
 
 
 def _without_reduction(loss: Loss) -> Loss:
@@ -140,6 +154,13 @@ def _without_reduction(loss: Loss) -> Loss:
 def _ignore_index(loss: Loss) -> int | None:
     found = _option(loss, "ignore_index")
     return found if isinstance(found, int) else None
+
+
+def _is_torchs(loss: Loss) -> bool:
+    """Whether a loss is torch's own, and hence reads every sample by itself."""
+    function = loss.func if isinstance(loss, functools.partial) else loss
+    module = type(function).__module__ if isinstance(function, nn.Module) else function.__module__
+    return module.startswith("torch.nn.")
 
 
 def _option(loss: Loss, name: str) -> Any:

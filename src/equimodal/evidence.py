@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,6 +14,7 @@ from torch import Tensor
 from equimodal import functional, ranks
 
 Measured = dict[str, Tensor]
+Scored = tuple[Tensor, Tensor | int]
 
 
 @dataclass
@@ -20,20 +23,34 @@ class Evidence:
 
     Attributes:
         names: the modalities, in the order of the tensors.
-        log_scores: logarithm of the summed scores, shape ``(M,)``.
-        counts: number of samples that had the modality, shape ``(M,)``.
+        log_scores: logarithm of the summed scores, shape ``(M,)``; NaN where none were taken.
+        samples: what the scores are of, for each micro-batch: see `Step.log_scores`.
         measured: what the method's own `measure` returned, summed.
     """
 
     names: tuple[str, ...]
     log_scores: Tensor
-    counts: Tensor
+    samples: Sequence[Tensor | int]
     measured: dict[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Number of samples that had each modality, shape ``(M,)``."""
+        total = torch.zeros_like(self.log_scores)
+        for samples in self.samples:
+            total += samples if isinstance(samples, int) else samples.sum(dim=-1)
+        return total
 
     @cached_property
     def ratios(self) -> Tensor:
         """Discrepancy ratios, shape ``(M,)``; NaN where one is not defined."""
-        return functional.discrepancy_ratio(self.log_scores, self.counts)
+        apart = any(isinstance(of, Tensor) and of.ndim == 2 for of in self.samples)
+        return functional.discrepancy_ratio(self.log_scores, self.counts if apart else None)
+
+    @cached_property
+    def log_means(self) -> Tensor:
+        """Logarithm of the mean score per sample, shape ``(M,)``."""
+        return self.log_scores - self.counts.log()
 
 
 class EvidenceSum:
@@ -45,19 +62,20 @@ class EvidenceSum:
     def __init__(self) -> None:
         self.micro_batches = 0
         self.log_scores: Tensor | None = None
-        self.counts: Tensor | None = None
+        self.samples: list[Tensor | int] = []
         self.measured: dict[str, Measured] = {}
 
-    def add(self, scores: tuple[Tensor, Tensor] | None, measured: dict[str, Measured]) -> None:
-        """Add one micro-batch: log scores and counts of shape ``(M,)``, and sums by method."""
+    def add(self, scores: Scored | None, measured: dict[str, Measured]) -> None:
+        """Add one micro-batch: what `Step.log_scores` returned, and sums by method."""
         self.micro_batches += 1
         if scores is not None:
-            log_scores, counts = scores
-            if self.log_scores is None or self.counts is None:
-                self.log_scores, self.counts = log_scores, counts
-            else:
-                self.log_scores = torch.logaddexp(self.log_scores, log_scores)
-                self.counts = self.counts + counts
+            log_scores, samples = scores
+            self.samples.append(samples)
+            self.log_scores = (
+                log_scores
+                if self.log_scores is None
+                else torch.logaddexp(self.log_scores, log_scores)
+            )
         for method, sums in measured.items():
             known = self.measured.setdefault(method, {})
             for name, value in sums.items():
@@ -68,34 +86,33 @@ class EvidenceSum:
     ) -> dict[str, Evidence]:
         """Return the evidence of all ranks for each method, under "" what all of them share.
 
-        One collective carries everything. Scores that were not taken are NaN.
+        One collective carries everything.
         """
-        log_scores, counts = self.log_scores, self.counts
+        log_scores, samples = self.log_scores, self.samples
         flat = [value for sums in self.measured.values() for value in sums.values()]
-        measured = log_scores is not None or bool(flat)
-        if log_scores is None or counts is None:
-            like = flat[0] if flat else torch.empty(())
-            log_scores, counts = like.new_full((2, len(names)), torch.nan).unbind()
-        if measured and ranks.world_size(group) > 1:
+        if log_scores is None:
+            log_scores = (flat[0] if flat else torch.empty(())).new_full((len(names),), torch.nan)
+        if (samples or flat) and ranks.world_size(group) > 1:
+            counts = Evidence(names, log_scores, samples).counts
+            parts = [log_scores, counts, *flat]
             wide = torch.float32 if log_scores.device.type == "mps" else torch.float64
-            packed = torch.cat([v.reshape(-1).to(wide) for v in (log_scores, counts, *flat)])
+            packed = torch.cat([part.reshape(-1).to(wide) for part in parts])
             gathered = ranks.gather(packed, group)
-            sizes = [v.numel() for v in (log_scores, counts, *flat)]
-            scores, numbers, *rest = torch.split(gathered, sizes, dim=1)
+            scores, numbers, *rest = torch.split(gathered, [p.numel() for p in parts], dim=1)
             log_scores = scores.logsumexp(dim=0).to(log_scores.dtype)
-            counts = numbers.sum(dim=0).to(counts.dtype)
+            samples = [numbers.sum(dim=0)[:, None].to(counts.dtype)]
             flat = [r.sum(0).view_as(v).to(v.dtype) for r, v in zip(rest, flat, strict=True)]
         values = iter(flat)
         evidence = {
-            method: Evidence(names, log_scores, counts, {name: next(values) for name in sums})
+            method: Evidence(names, log_scores, samples, {name: next(values) for name in sums})
             for method, sums in self.measured.items()
         }
-        return {"": Evidence(names, log_scores, counts), **evidence}
+        return {"": Evidence(names, log_scores, samples), **evidence}
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what has been added since the last step, for a restart in between."""
         return dict(vars(self))
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         vars(self).update(state)

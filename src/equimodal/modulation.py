@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from equimodal.errors import SetupError
 from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
-from equimodal.noise import Noise, NoiseSource
+from equimodal.noise import Noise, NoiseJob, NoiseSource
 from equimodal.optimizers import Optimizer
 
 
@@ -149,24 +149,23 @@ class Modulation:
             active: indices of the methods that act in this epoch.
             step: optimizer steps so far, which the noise depends on.
         """
+        jobs: list[NoiseJob] = []
         for group in self.groups["gradient"]:
             members = [m for m in group.members if m.owned.parameter.grad is not None]
-            gradients = [_values(m.owned.parameter) for m in members]
             if not members:
                 continue
-            scale = _scale(group, coefficients)
+            gradients = [_values(member.owned.parameter) for member in members]
             noise = self._noise(group, active)
-            if noise is None:
-                if scale is not None:
-                    torch._foreach_mul_(gradients, scale)
-                continue
-            for member, gradient in zip(members, gradients, strict=True):
-                if member.owned.parameter.grad.is_sparse:  # type: ignore[union-attr]
-                    _scale_(gradient, scale)
-                    continue
-                std = noise.std(gradient, self._state(noise, member, gradient))
-                _scale_(gradient, scale)
-                gradient.add_(self.source.draw(gradient, step, member.number).mul_(std))
+            if noise is not None:  # its strength is that of the gradient before it is scaled
+                jobs += [
+                    self._job(noise, member, gradient, gradient)
+                    for member, gradient in zip(members, gradients, strict=True)
+                    if not member.owned.parameter.grad.is_sparse  # type: ignore[union-attr]
+                ]
+            scale = _scale(group, coefficients)
+            if scale is not None:
+                torch._foreach_mul_(gradients, scale)
+        self.source.add_(jobs, step)
 
     def before_update(self, parameters: set[nn.Parameter], active: set[int]) -> None:
         """Remember the parameters an optimizer is about to change, where updates are scaled."""
@@ -180,6 +179,7 @@ class Modulation:
     @torch.no_grad()
     def on_updates(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
         """Scale the update that the optimizer has just made, then add noise to it."""
+        jobs: list[NoiseJob] = []
         for group in self.groups["update"]:
             scale = _scale(group, coefficients)
             noise = self._noise(group, active)
@@ -188,14 +188,11 @@ class Modulation:
                 old = self._snapshot.pop(parameter, None)
                 if old is None or parameter.grad is None:
                     continue
-                std = None
                 if noise is not None:
-                    update = parameter - old
-                    std = noise.std(update, self._state(noise, member, update))
+                    jobs.append(self._job(noise, member, parameter, parameter - old))
                 if scale is not None:  # lerp, and not old + k * update: exact for k = 1
                     parameter.copy_(torch.lerp(old, parameter, scale.to(old.dtype)))
-                if std is not None:
-                    parameter.add_(self.source.draw(parameter, step, member.number).mul_(std))
+        self.source.add_(jobs, step)
         self._snapshot.clear()
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -213,11 +210,12 @@ class Modulation:
             return None
         return self.methods[group.noise].noise
 
-    def _state(self, noise: Noise, member: Member, gradient: Tensor) -> dict[str, Tensor]:
+    def _job(self, noise: Noise, member: Member, tensor: Tensor, source: Tensor) -> NoiseJob:
+        """Return the noise for a tensor, as strong as the noise says that it is for its source."""
         name = member.owned.name
         if name not in self.state:
-            self.state[name] = noise.state(gradient)
-        return self.state[name]
+            self.state[name] = noise.state(source)
+        return NoiseJob(tensor, noise.std(source, self.state[name]), member.number)
 
 
 def _values(parameter: nn.Parameter) -> Tensor:
@@ -229,8 +227,3 @@ def _values(parameter: nn.Parameter) -> Tensor:
 def _scale(group: Group, coefficients: Mapping[int, Tensor]) -> Tensor | None:
     factors = [coefficients[i][group.modality] for i in group.scaling if i in coefficients]
     return math.prod(factors[1:], start=factors[0]) if factors else None
-
-
-def _scale_(gradient: Tensor, scale: Tensor | None) -> None:
-    if scale is not None:
-        gradient.mul_(scale)

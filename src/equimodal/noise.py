@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -70,35 +76,96 @@ class ElementNoise(Noise):
         return functional.element_std(state["deviation"], state["weight"])
 
 
+@dataclass(frozen=True)
+class NoiseJob:
+    """Noise to add to a tensor.
+
+    Attributes:
+        tensor: changed in place.
+        std: standard deviation, shape ``()`` or that of the tensor.
+        parameter: a number that stands for the parameter in every run of the model.
+    """
+
+    tensor: Tensor
+    std: Tensor
+    parameter: int
+
+
 class NoiseSource:
-    """Standard normal numbers that depend on the seed, the step and the parameter, and no more.
+    """Normal numbers that depend on the seed, the step, the parameter and the place in it alone.
 
     They are the same on every rank, in a resumed run, and for a parameter of which a rank holds
-    only a slice. One buffer, as large as the largest parameter, is used for all.
+    only a slice. They are drawn in pieces of a fixed size, each from a seed of its own: the memory
+    they take is that of a piece, and on a CPU its threads draw side by side.
+
+    Args:
+        seed: the same on every rank.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self._generators: dict[torch.device, torch.Generator] = {}
 
-    def draw(self, like: Tensor, step: int, parameter: int) -> Tensor:
-        """Return standard normal numbers shaped like a tensor, valid until the next draw.
+    def add_(self, jobs: Sequence[NoiseJob], step: int) -> None:
+        """Add noise to all tensors, in place.
 
         Args:
-            like: gives shape, dtype and device.
+            jobs: what to add where, all on one device.
             step: optimizer steps so far.
-            parameter: a number that stands for the parameter in every run of the model.
         """
-        generator = self._generators.get(like.device)
-        if generator is None:
-            generator = self._generators[like.device] = torch.Generator(like.device)
-        generator.manual_seed(mix(self.seed, step, parameter))
-        buffer = self._buffers.get((like.device, like.dtype))
-        if buffer is None or buffer.numel() < like.numel():
-            buffer = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
-            self._buffers[like.device, like.dtype] = buffer
-        return buffer[: like.numel()].view(like.shape).normal_(generator=generator)
+        pieces, strided = [], []
+        for job in jobs:
+            tensor = job.tensor.detach()
+            if not tensor.is_contiguous():  # places count in order of indices, not of memory
+                scratch = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
+                strided.append((tensor, scratch))
+                tensor = scratch
+            pieces += _pieces(tensor.view(-1), job.std, job.parameter)
+        on_cpu = bool(pieces) and pieces[0].flat.device.type == "cpu"
+        threads = torch.get_num_threads() if on_cpu and len(pieces) >= WORTH_THREADS else 1
+        if threads == 1:
+            self._draw(pieces, step)
+        else:
+            shares = [pieces[start::threads] for start in range(threads)]
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(self._draw, shares, itertools.repeat(step)))
+        for tensor, scratch in strided:
+            tensor += scratch
+
+    def _draw(self, pieces: Sequence[_Piece], step: int) -> None:
+        if not pieces:
+            return
+        generator = torch.Generator(pieces[0].flat.device)
+        buffers: dict[torch.dtype, Tensor] = {}
+        for piece in pieces:
+            flat = piece.flat
+            generator.manual_seed(mix(self.seed, step, piece.parameter, piece.number))
+            buffer = buffers.get(flat.dtype)
+            if buffer is None or len(buffer) < len(flat):
+                buffer = buffers[flat.dtype] = torch.empty_like(flat)
+            flat.add_(buffer[: len(flat)].normal_(generator=generator).mul_(piece.std))
+
+
+# Pieces as large as what torch works on without calling its own threads; larger where launching an
+# operation costs more than what it does.
+PIECE_ON_CPU = 2**15
+PIECE_ELSEWHERE = 2**22
+WORTH_THREADS = 16
+
+
+class _Piece(NamedTuple):
+    flat: Tensor
+    std: Tensor
+    parameter: int
+    number: int
+
+
+def _pieces(flat: Tensor, std: Tensor, parameter: int) -> list[_Piece]:
+    size = PIECE_ON_CPU if flat.device.type == "cpu" else PIECE_ELSEWHERE
+    stds = itertools.repeat(std) if std.ndim == 0 else iter(std.reshape(-1).split(size))
+    return [
+        _Piece(piece, next(stds), parameter, number)
+        for number, piece in enumerate(flat.split(size))
+    ]
 
 
 def mix(*numbers: int) -> int:

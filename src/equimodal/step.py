@@ -109,18 +109,23 @@ class Step:
         return self.criterion.weighted(logits, self.target, weight)
 
     @torch.no_grad()
-    def log_scores(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return the evidence of this micro-batch: log scores and counts, each ``(M,)``."""
+    def log_scores(self, temperature: float = 1.0) -> tuple[Tensor, Tensor | int]:
+        """Return the evidence of this micro-batch.
+
+        Returns:
+            Logarithms of the scores, shape ``(M,)``, and how many samples they are of: a number; a
+            mask of those that count, shape ``(B,)``; or one for each modality, shape ``(M, B)``.
+        """
         known = self.__dict__.get("unimodal")
         logits = known if known is not None else self.run_scores(self)
-        counted = self.criterion.counted(self.target)
-        scores, counts = [], []
-        for name in self.names:
-            losses = self.criterion.per_sample(logits[name].detach(), self.target)
-            mask = counted
-            if name in self.present:
-                here = self.present[name].to(losses.device)
-                mask = here if mask is None else mask & here
-            scores.append(functional.log_score(losses, mask, temperature))
-            counts.append(scores[-1].new_full((), self.size) if mask is None else mask.sum())
-        return torch.stack(scores), torch.stack(counts).to(scores[0].dtype)
+        losses = self.criterion.each_per_sample([logits[name] for name in self.names], self.target)
+        ignored = self.criterion.ignored(self.target)
+        if self.present:
+            nobody = torch.zeros_like(losses[0], dtype=torch.bool)
+            absent = [
+                ~self.present[name].to(losses.device) if name in self.present else nobody
+                for name in self.names
+            ]
+            ignored = torch.stack(absent) | (nobody if ignored is None else ignored)
+        scores = functional.log_score(losses, ignored, temperature)
+        return scores, self.size if ignored is None else ~ignored

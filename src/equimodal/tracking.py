@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +26,8 @@ class Tracker:
         self.modalities = modalities
         self.every = every
         self.latest: dict[str, Tensor] = {}
+        self._evidence: Evidence | None = None
+        self._coefficients: dict[int, Tensor] = {}
         self._before: dict[nn.Parameter, Tensor] = {}
 
     def due(self, step: int) -> bool:
@@ -34,12 +39,9 @@ class Tracker:
         for name, term in terms.items():
             self.latest[f"loss/{name}"] = term.detach()
 
-    def judged(self, evidence: Evidence, coefficients: Tensor | None) -> None:
-        """Note the evidence and the coefficients that follow from it."""
-        self._note("evidence", (evidence.log_scores - evidence.counts.log()).exp())
-        self._note("ratio", evidence.ratios)
-        if coefficients is not None:
-            self._note("coefficient", coefficients)
+    def judged(self, evidence: Evidence, coefficients: Mapping[int, Tensor]) -> None:
+        """Note the evidence, and the coefficients that follow from it by method."""
+        self._evidence, self._coefficients = evidence, dict(coefficients)
 
     def gradients(self) -> None:
         """Note the norm of every encoder's gradient, as the backward pass left it."""
@@ -71,6 +73,13 @@ class Tracker:
 
     def floats(self) -> dict[str, float]:
         """Return everything as floats; the only place where the device is waited for."""
+        if self._evidence is not None:
+            evidence = self._evidence
+            self._note("evidence", evidence.log_means.exp())
+            self._note("ratio", evidence.ratios)
+            if self._coefficients:
+                first, *rest = self._coefficients.values()
+                self._note("coefficient", math.prod(rest, start=first))
         if not self.latest:
             return {}
         values = torch.stack([value.double().cpu() for value in self.latest.values()])

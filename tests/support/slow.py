@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -66,8 +67,15 @@ def splitmix(*numbers: int) -> int:
 
 
 def noise(shape: torch.Size, dtype: torch.dtype, seed: int, step: int, number: int) -> Tensor:
-    generator = torch.Generator().manual_seed(splitmix(seed, step, number))
-    return torch.randn(shape, dtype=dtype, generator=generator)
+    """In pieces of 32,768, each with a generator of its own."""
+    pieces, left = [], shape.numel()
+    for piece in itertools.count():
+        generator = torch.Generator().manual_seed(splitmix(seed, step, number, piece))
+        pieces.append(torch.randn(min(left, 32768), dtype=dtype, generator=generator))
+        left -= len(pieces[-1])
+        if not left:
+            return torch.cat(pieces).view(shape)
+    raise AssertionError
 
 
 def hand_written_ogm(

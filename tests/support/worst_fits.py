@@ -89,8 +89,8 @@ class DropsSamples(eq.Method):
     capabilities = eq.Capabilities(accumulation="per micro-batch")
 
     def objective(self, step: eq.Step) -> dict[str, Tensor]:
-        log_scores, counts = step.log_scores()
-        ratios = eq.functional.discrepancy_ratio(log_scores, counts)
+        log_scores, _ = step.log_scores()
+        ratios = eq.functional.discrepancy_ratio(log_scores)
         kept, features = torch.zeros(step.size, dtype=torch.bool), {}
         for index, name in enumerate(step.names):
             leads = ratios[index] > 1

@@ -29,13 +29,13 @@ def test_log_score_is_the_sum_of_true_class_probabilities(
 
 def test_log_score_leaves_out_samples_that_do_not_count() -> None:
     losses = torch.tensor([0.5, math.nan, 2.0], dtype=torch.float64)
-    counted = torch.tensor([True, False, True])
+    ignored = torch.tensor([False, True, False])
     expected = math.log(math.exp(-0.5) + math.exp(-2.0))
-    assert eqf.log_score(losses, counted).item() == pytest.approx(expected, rel=1e-12)
+    assert eqf.log_score(losses, ignored).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_log_score_of_nothing_is_minus_infinity() -> None:
-    assert eqf.log_score(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == -math.inf
+    assert eqf.log_score(torch.ones(3), torch.ones(3, dtype=torch.bool)) == -math.inf
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -1,15 +1,26 @@
-"""Noise depends on seed, step and parameter, and on nothing else."""
+"""Noise depends on seed, step, parameter and place, and on nothing else."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import equimodal as eq
-from equimodal.noise import NoiseSource, mix
+from equimodal import noise
+from equimodal.noise import NoiseJob, NoiseSource, mix
 from support import slow
+
+ONE = torch.ones(())
+
+
+def draw(shape: Any, seed: int = 0, step: int = 0, parameter: int = 0, std: Tensor = ONE) -> Tensor:
+    tensor = torch.zeros(shape)
+    NoiseSource(seed).add_([NoiseJob(tensor, std, parameter)], step)
+    return tensor
 
 
 def test_mix_is_the_finaliser_of_splitmix() -> None:
@@ -22,43 +33,78 @@ def test_mixed_numbers_hardly_collide() -> None:
     assert len(mixed) > 30_000 - 5  # the birthday bound of 32 bits is a fraction of one
 
 
-def test_draws_are_determined_and_differ_in_seed_step_and_parameter() -> None:
-    like = torch.empty(5, 3)
-    first = NoiseSource(1).draw(like, 2, 3).clone()
-    assert torch.equal(NoiseSource(1).draw(like, 2, 3), first)
-    for seed, step, parameter in ((2, 2, 3), (1, 3, 3), (1, 2, 4)):
-        assert not torch.equal(NoiseSource(seed).draw(like, step, parameter), first)
+@pytest.mark.parametrize("shape", [(5, 3), (40_000,), (3, 200, 333)])
+def test_equals_the_slow_twin(shape: Any) -> None:
+    expected = slow.noise(torch.Size(shape), torch.float32, 1, 2, 3)
+    assert torch.equal(draw(shape, 1, 2, 3), expected)
 
 
-def test_draws_do_not_depend_on_those_before() -> None:
-    source = NoiseSource(0)
-    for size in (100, 3, 7):
-        source.draw(torch.empty(size), size, size)
-    found = source.draw(torch.empty(4, 4), 9, 1).clone()
-    assert torch.equal(found, NoiseSource(0).draw(torch.empty(4, 4), 9, 1))
+def test_differs_in_seed_step_and_parameter() -> None:
+    first = draw((5, 3), 1, 2, 3)
+    for arguments in ((2, 2, 3), (1, 3, 3), (1, 2, 4)):
+        assert not torch.equal(draw((5, 3), *arguments), first)
 
 
-def test_draws_are_standard_normal_and_leave_the_global_generator_alone() -> None:
+def test_pieces_differ_from_each_other() -> None:
+    first, second = draw(2 * noise.PIECE_ON_CPU).chunk(2)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_does_not_depend_on_threads_or_on_what_else_is_drawn(threads: int) -> None:
+    shapes = [(700, 1000), (3,), (50, 60, 70), (noise.PIECE_ON_CPU + 1,)]
+    alone = [draw(shape, 5, 6, index) for index, shape in enumerate(shapes)]
+    together = [torch.zeros(shape) for shape in shapes]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        jobs = [NoiseJob(tensor, ONE, index) for index, tensor in enumerate(together)]
+        NoiseSource(5).add_(jobs[::-1], 6)
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_is_added_with_its_standard_deviation() -> None:
+    start = torch.randn(100, 1000)
+    tensor, std = start.clone(), torch.tensor(0.5)
+    NoiseSource(0).add_([NoiseJob(tensor, std, 0)], 0)
+    torch.testing.assert_close(tensor, start + 0.5 * draw((100, 1000)))
+    each = torch.rand(100, 1000)
+    torch.testing.assert_close(draw((100, 1000), std=each), each * draw((100, 1000)))
+
+
+def test_is_standard_normal_and_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
-    values = NoiseSource(0).draw(torch.empty(200_000, dtype=torch.float64), 0, 0)
+    values = draw(200_000).double()
     assert torch.equal(torch.get_rng_state(), state)
     assert values.mean().item() == pytest.approx(0, abs=0.01)
     assert values.std().item() == pytest.approx(1, abs=0.01)
     assert (values.abs() > 3).double().mean().item() == pytest.approx(0.0027, rel=0.2)
 
 
-def test_one_buffer_serves_all_draws_of_a_kind() -> None:
-    source = NoiseSource(0)
-    large = source.draw(torch.empty(100), 0, 0).data_ptr()
-    assert source.draw(torch.empty(7, 2), 0, 1).data_ptr() == large
-    assert source.draw(torch.empty(8, dtype=torch.float64), 0, 1).data_ptr() != large
+def test_places_count_in_the_order_of_the_indices_whatever_the_memory_is() -> None:
+    strided = torch.zeros(4, 8, 40, 50).to(memory_format=torch.channels_last)
+    NoiseSource(0).add_([NoiseJob(strided, ONE, 0)], 0)
+    assert torch.equal(strided, draw((4, 8, 40, 50)))
 
 
-def test_a_slice_of_a_parameter_gets_the_slice_of_its_noise() -> None:
-    whole = NoiseSource(0).draw(torch.empty(6, 4), 1, 1).clone()
-    for rank, part in enumerate(whole.chunk(2)):
-        again = NoiseSource(0).draw(torch.empty(6, 4), 1, 1)
-        assert torch.equal(again.chunk(2)[rank], part)
+def test_a_parameter_in_training_can_be_given() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(7))
+    NoiseSource(0).add_([NoiseJob(parameter, ONE, 0)], 0)
+    assert torch.equal(parameter.detach(), draw(7))
+
+
+def test_nothing_to_add() -> None:
+    NoiseSource(0).add_([], 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    tensor = torch.zeros(1000, dtype=dtype)
+    NoiseSource(0).add_([NoiseJob(tensor, ONE, 0)], 0)
+    assert tensor.double().std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_noises_of_one_kind_and_setting_are_the_same() -> None:

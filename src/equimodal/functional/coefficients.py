@@ -20,8 +20,7 @@ def thresholded_coefficient(ratio: Tensor, alpha: float) -> Tensor:
     >>> thresholded_coefficient(torch.tensor([0.5, 1.0, 2.0]), alpha=0.8)
     tensor([1.0000, 1.0000, 0.0783])
     """
-    throttled = 1 - torch.tanh(alpha * _finite(ratio))
-    return torch.where(ratio > 1, throttled, torch.ones_like(ratio))
+    return torch.where(ratio > 1, 1 - torch.tanh(alpha * _finite(ratio)), 1.0)
 
 
 def continuous_coefficient(ratio: Tensor, alpha: float) -> Tensor:
@@ -33,7 +32,7 @@ def continuous_coefficient(ratio: Tensor, alpha: float) -> Tensor:
     tensor([1.0000, 1.0000, 0.3907])
     """
     damped = (1 - alpha * torch.tanh(ratio - 1)).clamp(min=0)
-    return torch.where(ratio > 1, damped, torch.ones_like(ratio))
+    return torch.where(ratio > 1, damped, 1.0)
 
 
 def two_sided_coefficient(
@@ -60,7 +59,7 @@ def two_sided_coefficient(
     gain = torch.tanh(alpha * (lag - 1))
     leading = beta - 1 if damping is None else damping
     coefficient = torch.where(lag > 1, 1 + (beta - 1) * gain, 1 + leading * gain)
-    return torch.where(torch.isnan(ratio), torch.ones_like(ratio), coefficient)
+    return torch.where(torch.isnan(ratio), 1.0, coefficient)
 
 
 def _finite(ratio: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def log_score(losses: Tensor, counted: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+def log_score(losses: Tensor, ignored: Tensor | None = None, temperature: float = 1.0) -> Tensor:
     r"""Logarithm of the score of one modality over a batch.
 
     .. math:: \log s = \log \sum_i \exp(-\ell_i / \tau)
@@ -18,24 +18,25 @@ def log_score(losses: Tensor, counted: Tensor | None = None, temperature: float 
     logarithm because exp(-loss) underflows for large losses, and 0/0 is no ratio.
 
     Args:
-        losses: per-sample losses, shape ``(B,)``, floating point.
-        counted: which samples count, shape ``(B,)``, bool. All of them by default.
+        losses: per-sample losses, shape ``(..., B)``, floating point.
+        ignored: which samples do not count, bool, of a shape that broadcasts to that of the
+            losses. None of them by default.
         temperature: divides the losses; a scale for losses that are no log-likelihood.
 
     Returns:
-        A tensor of shape ``()``: ``-inf`` where no sample counts, and NaN where the loss of a
+        A tensor of shape ``(...)``: ``-inf`` where no sample counts, and NaN where the loss of a
         counted sample is NaN or infinite, so that the caller can tell.
 
     >>> log_score(torch.tensor([0.0, math.log(2.0)])).exp()  # two samples, probabilities 1 and 1/2
     tensor(1.5000)
     """
-    if counted is None:
-        sound = torch.isfinite(losses).all()
-        exponents = -losses / temperature
-    else:
-        sound = (torch.isfinite(losses) | ~counted).all()
-        exponents = (-losses / temperature).masked_fill(~counted, -math.inf)
-    return torch.where(sound, torch.logsumexp(exponents, dim=0), math.nan)
+    exponents = losses * (-1 / temperature)
+    unsound = losses
+    if ignored is not None:
+        unsound = losses.masked_fill(ignored, 0)
+        exponents = exponents.masked_fill(ignored, -math.inf)
+    # 0 if every loss is finite, else NaN
+    return torch.logsumexp(exponents, dim=-1) + unsound.sum(dim=-1) * 0
 
 
 def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -59,15 +60,17 @@ def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tenso
     tensor([2.0000, 0.5000])
     """
     modalities = log_scores.shape[0]
-    own = torch.eye(modalities, dtype=torch.bool, device=log_scores.device)
-    if counts is None:
-        means, present = log_scores, torch.ones_like(own[0])
-    else:
-        means, present = log_scores - counts.clamp(min=1).log(), counts > 0
-    compared = present & ~own  # (M, M): row m names the modalities that m is compared with
-    others = means.expand(modalities, modalities).masked_fill(~compared, -math.inf)
+    if modalities == 2 and counts is None:
+        return (log_scores - log_scores.flip(0)).exp()
+    ignored = torch.eye(modalities, dtype=torch.bool, device=log_scores.device)
+    means = log_scores
+    if counts is not None:
+        means = log_scores - counts.clamp(min=1).log()
+        ignored = ignored | (counts <= 0)  # (M, M): row m, those that m is not compared with
+    others = means.expand(modalities, modalities).masked_fill(ignored, -math.inf)
     # A mean of exponentials relative to their maximum, and not a difference of logarithms: equal
     # scores then give exactly 1, where the coefficient of the paper jumps.
     peak = others.amax(dim=1).clamp(min=torch.finfo(means.dtype).min)
-    mean = (others - peak[:, None]).exp().sum(dim=1) / compared.sum(dim=1)
-    return torch.where(present, (means - peak).exp() / mean, math.nan)
+    mean = (others - peak[:, None]).exp().sum(dim=1) / (modalities - ignored.sum(dim=1))
+    ratio = (means - peak).exp() / mean
+    return ratio if counts is None else ratio.masked_fill(counts <= 0, math.nan)

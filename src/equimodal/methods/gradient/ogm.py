@@ -94,7 +94,8 @@ class OGM(Method):
 
     def coefficients(self, evidence: Evidence) -> Tensor:
         ratios = evidence.ratios if self.smoothing == 0 else self._smooth_ratios(evidence)
-        return self.coefficient(ratios, self.alpha).clamp(min=self.floor)
+        coefficients = self.coefficient(ratios, self.alpha)
+        return coefficients.clamp(min=self.floor) if self.floor else coefficients
 
     def commit(self) -> None:
         if self._proposed is not None:
@@ -102,7 +103,7 @@ class OGM(Method):
 
     def _smooth_ratios(self, evidence: Evidence) -> Tensor:
         """Return ratios of running mean scores, still as logarithms: exp(-loss) may underflow."""
-        means = evidence.log_scores - evidence.counts.log()
+        means = evidence.log_means
         past = self.smoothed.to(means)
         mixed = torch.logaddexp(
             past + math.log(self.smoothing), means + math.log1p(-self.smoothing)
