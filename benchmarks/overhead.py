@@ -107,9 +107,7 @@ def stepper(setting: Setting, method: eq.Method | None) -> Callable[[], None]:
             optimizer.zero_grad()
 
         return plain
-    balancer = eq.Balancer(
-        method, model, dict(model.encoders.items()), model.head, optimizer
-    )
+    balancer = eq.Balancer(method, model, dict(model.encoders.items()), model.head, optimizer)
 
     def balanced() -> None:
         balancer.backward(balancer.loss(model(*inputs), target))

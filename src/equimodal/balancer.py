@@ -290,11 +290,10 @@ class Balancer:
 
         The model's mode and whether gradients are on is up to the caller, as for the model.
         """
-        method = self.methods.owner("predict")
-        if method is None:
-            with self.attached.recorder.pause():
-                return self.attached.model(*args, **kwargs)
-        return method.predict(self._observe(args, kwargs))
+        if self.methods.owner("predict") is not None:
+            return self.evaluate(*args, **kwargs)[0]
+        with self.attached.recorder.pause():
+            return self.attached.model(*args, **kwargs)
 
     def unimodal_logits(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return for each modality the logits that it alone gives, shape ``(B, ...)``.
@@ -302,9 +301,14 @@ class Balancer:
         They are read through the model's own head by the chosen scores, unless a method has models
         of single modalities.
         """
+        return self.evaluate(*args, **kwargs)[1]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what `predict` and `unimodal_logits` do, from one forward of the model."""
         step = self._observe(args, kwargs)
-        method = self.methods.owner("predict_unimodal")
-        return step.unimodal if method is None else method.predict_unimodal(step)
+        jointly, alone = (self.methods.owner(h) for h in ("predict", "predict_unimodal"))
+        logits = step.logits if jointly is None else jointly.predict(step)
+        return logits, step.unimodal if alone is None else alone.predict_unimodal(step)
 
     def export(self, *inputs: Any) -> nn.Module:
         """Return a plain module that predicts as `predict` does, and needs no equimodal to run.

@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent.parent
 
 # Lower rooms first: a module may import from its own room and from those before it.
 ROOMS = [
-    {"errors"},
+    {"errors", "extras"},
     {"functional"},
     {
         "graph", "ranks", "criterion", "features", "discovery", "modalities", "capture", "step",

@@ -19,7 +19,7 @@ def tensor_std(gradient: Tensor) -> Tensor:
         A tensor of shape ``()``, at least in single precision.
 
     >>> tensor_std(torch.tensor([1.0, 2.0, 3.0]))
-    tensor(1.)
+    tensor(1.0000)
     """
     precise = gradient if gradient.dtype in (torch.float32, torch.float64) else gradient.float()
     number = precise.numel()

@@ -29,7 +29,7 @@ class MultiLoss(Method):
     """
 
     name = "multi-loss"
-    source = "uniform baseline of Wei and Hu, ICML 2024"
+    source = "Wei and Hu, ICML 2024"
     replaces_joint = True
     capabilities = Capabilities()
 

@@ -1,0 +1,59 @@
+"""The `equimodal` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from equimodal import __version__
+from equimodal.errors import MatchError, SetupError, StepError, unknown
+
+COMMANDS = {
+    "train": "train one model by one method",
+    "compare": "compare methods over paired seeds, with intervals",
+    "methods": "list the methods and what each of them can do",
+}
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 2 for wrong use, 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if given else USAGE_ERROR
+    if given[0] in ("-V", "--version"):
+        print(f"equimodal {__version__}")
+        return 0
+    name, *rest = given
+    try:
+        if name not in COMMANDS:
+            raise SetupError(unknown("command", name, COMMANDS))
+        status: int = import_module(f"equimodal.cli.{name}").run(rest)
+    except (SetupError, MatchError, StepError, ImportError) as error:
+        print(f"equimodal: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("equimodal: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return 0
+    return status
+
+
+def _help() -> str:
+    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: equimodal COMMAND [OPTIONS]",
+            "",
+            "Balanced multimodal learning for PyTorch.",
+            "",
+            *lines,
+            "",
+            "equimodal COMMAND --help says more about a command.",
+        ]
+    )

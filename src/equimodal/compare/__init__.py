@@ -1,0 +1,22 @@
+"""Studies: methods x settings x paired seeds, with honest statistics. Needs ``compare``."""
+
+from equimodal.extras import require
+
+require("compare", "lightning", "torchmetrics", "optuna", "scipy")
+
+from equimodal.compare.runs import Entry, Run, main_job  # noqa: E402
+from equimodal.compare.statistics import Estimate, difference, estimate  # noqa: E402
+from equimodal.compare.study import Comparison, Progress  # noqa: E402
+from equimodal.compare.summary import Row  # noqa: E402
+
+__all__ = [
+    "Comparison",
+    "Entry",
+    "Estimate",
+    "Progress",
+    "Row",
+    "Run",
+    "difference",
+    "estimate",
+    "main_job",
+]

@@ -1,0 +1,126 @@
+"""From finished runs to rows: the setting chosen by validation, and its test results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from equimodal.compare.runs import Entry, Run
+from equimodal.compare.statistics import Estimate, difference, estimate
+from equimodal.training.result import Result
+
+REFERENCE = "joint"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of the comparison with the setting that validation chose.
+
+    Attributes:
+        entry: which.
+        options: the chosen setting.
+        results: by seed.
+        accuracy: on the test split.
+        macro_f1: on the test split.
+        versus: paired difference of the accuracy to joint training; None for it.
+        modalities: accuracy of each modality alone on the test split: read through the joint head,
+            or of models of single modalities.
+    """
+
+    entry: Entry
+    options: dict[str, Any]
+    results: dict[int, Result]
+    accuracy: Estimate
+    macro_f1: Estimate
+    versus: Estimate | None
+    modalities: dict[str, Estimate]
+
+    @property
+    def label(self) -> str:
+        """The entry's label, with the chosen value."""
+        chosen = [f"{name} {self.options[name]:g}" for name in self.entry.grid]
+        return " ".join([self.entry.label, *(f"({each})" for each in chosen)])
+
+
+def read(folder: Path, runs: Sequence[Run]) -> dict[Run | str, Result]:
+    """Return the results that are there, by the name of their run."""
+    found: dict[Run | str, Result] = {}
+    for run in runs:
+        path = folder / run.name / "result.json"
+        if path.exists():
+            found[run.name] = Result.load(path)
+    return found
+
+
+def summarised(
+    entries: Sequence[Entry],
+    seeds: Sequence[int],
+    results: Mapping[Any, Result],
+    modalities: Sequence[str],
+) -> list[Row]:
+    """Return a row for every entry of which any run is finished.
+
+    The value of a grid is the one with the best mean validation accuracy over the seeds that all
+    values have in common; test results play no part in it.
+    """
+    rows = []
+    joint: dict[int, Result] = {}
+    for entry in sorted(entries, key=lambda entry: entry.label != REFERENCE):
+        chosen = _chosen(entry, seeds, results)
+        if chosen is None:
+            continue
+        options, found = chosen
+        if entry.label == REFERENCE:
+            joint = found
+        shared = [seed for seed in found if seed in joint]
+        versus = None
+        if entry.label != REFERENCE and shared:
+            versus = difference(
+                [found[seed].test["accuracy"] for seed in shared],
+                [joint[seed].test["accuracy"] for seed in shared],
+            )
+        rows.append(
+            Row(
+                entry=entry,
+                options=options,
+                results=found,
+                accuracy=estimate([r.test["accuracy"] for r in found.values()]),
+                macro_f1=estimate([r.test["macro_f1"] for r in found.values()]),
+                versus=versus,
+                modalities=_modalities(entry, found, modalities),
+            )
+        )
+    order = [entry.label for entry in entries]
+    return sorted(rows, key=lambda row: order.index(row.entry.label))
+
+
+def _chosen(
+    entry: Entry, seeds: Sequence[int], results: Mapping[Any, Result]
+) -> tuple[dict[str, Any], dict[int, Result]] | None:
+    by_choice = []
+    for options in entry.choices():
+        names = {seed: Run(entry.label, entry.method, options, seed).name for seed in seeds}
+        by_choice.append(
+            (options, {seed: results[name] for seed, name in names.items() if name in results})
+        )
+    common = set.intersection(*(set(found) for _, found in by_choice))
+    if not common:
+        return None
+
+    def validation(choice: tuple[dict[str, Any], dict[int, Result]]) -> float:
+        return sum(choice[1][seed].val["accuracy"] for seed in common)
+
+    return max(by_choice, key=validation)
+
+
+def _modalities(
+    entry: Entry, found: Mapping[int, Result], modalities: Sequence[str]
+) -> dict[str, Estimate]:
+    alone = entry.options.get("modality")
+    return {
+        name: estimate([r.test[f"accuracy/{name}"] for r in found.values()])
+        for name in modalities
+        if alone in (None, name)
+    }
