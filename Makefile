@@ -1,0 +1,52 @@
+# Two commands on a fresh machine:
+#
+#   make demo    environment, installation, and the main job: methods compared on real data
+#   make test    environment, installation, and everything that CI checks
+#
+# PYTHON chooses the interpreter, TORCH the build of PyTorch, VENV the folder of the environment.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types tests wheel clean
+
+demo: $(VENV)/user
+	$(BIN)/equimodal compare watch --out results/watch
+
+test: lint types tests wheel
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+tests: $(VENV)/dev
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+wheel: $(VENV)/dev
+	$(BIN)/python scripts/check_wheel.py --torch $(TORCH)
+
+clean:
+	rm -rf $(VENV) build dist results .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# What is installed is noted by a file in the environment, and made anew when the needs change.
+
+$(VENV)/torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH)
+	touch $@
+
+$(VENV)/user: $(VENV)/torch pyproject.toml
+	$(PIP) --editable '.[all]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/torch pyproject.toml
+	$(PIP) --editable '.[dev]'
+	touch $@
