@@ -18,12 +18,12 @@ Optimizer = torch.optim.Optimizer
 
 
 def given_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    """Return the user's optimizers as a list.
+    """Return the user's optimizers as a list, each without a wrapper that only passes steps on.
 
     Raises:
         SetupError: there is none, or one that takes several gradients per step.
     """
-    optimizers = [given] if isinstance(given, Optimizer) else list(given or [])
+    optimizers = [_within(o) for o in ([given] if isinstance(given, Optimizer) else given or [])]
     if not optimizers:
         raise SetupError("expected optimizer=..., the one that trains the model, found none")
     for optimizer in optimizers:
@@ -37,6 +37,17 @@ def given_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Opti
                 "to one gradient: use an optimizer that takes one gradient per step"
             )
     return optimizers
+
+
+def _within(optimizer: Any) -> Any:
+    """Return the optimizer that really steps, where the given one cannot be hooked itself.
+
+    Accelerate's wrapper is an Optimizer by class, but was never made one: it has no hooks, and
+    calls the step of the optimizer in its `optimizer`.
+    """
+    while isinstance(optimizer, Optimizer) and not hasattr(optimizer, "_optimizer_step_post_hooks"):
+        optimizer = getattr(optimizer, "optimizer", None)
+    return optimizer
 
 
 def held(*optimizers: Optimizer) -> set[nn.Parameter]:
@@ -66,11 +77,12 @@ def hook_steps(
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that calls a bound method as long as its object lives."""
-    reference = weakref.WeakMethod(method)
+    bound: Any = method
+    owner, function = weakref.ref(bound.__self__), bound.__func__
 
     def call(*arguments: Any) -> Any:
-        alive = reference()
-        return None if alive is None else alive(*arguments)
+        alive = owner()
+        return None if alive is None else function(alive, *arguments)
 
     return call
 

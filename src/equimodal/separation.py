@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -27,13 +27,40 @@ class Separation:
         self.modalities = modalities
         self._terms: dict[str, dict[nn.Parameter, Tensor]] = {}
 
-    def add(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
-        """Add the gradients of one loss, scaled as the loss is (by a scaler, or by 1/N).
+    def backward(
+        self,
+        loss: Tensor,
+        records: Sequence[Mapping[str, Tensor]],
+        using: Callable[[Tensor], None],
+    ) -> None:
+        """Backpropagate a loss, and add the gradients of its terms, scaled as it is.
 
         Args:
-            loss: what is about to be backpropagated.
-            terms: the terms it was computed from.
+            loss: what is to be backpropagated, scaled by the user or not.
+            records: the terms of each loss that it was computed from.
+            using: how to backpropagate. It may scale the loss further, as Accelerate does: the
+                gradient that arrives at the loss says by how much.
         """
+        gradients = [self._gradients(loss, terms) for terms in records]
+        arrived: list[Tensor] = []
+        handle = loss.register_hook(arrived.append)  # type: ignore[no-untyped-call]
+        try:
+            using(loss)
+        finally:
+            handle.remove()
+        for of_terms in gradients:
+            for name, buffers in of_terms.items():
+                total = self._terms.setdefault(name, {})
+                for parameter, gradient in buffers.items():
+                    for scale in arrived:
+                        gradient = gradient * scale
+                    known = total.get(parameter)
+                    total[parameter] = gradient if known is None else known + gradient
+
+    def _gradients(
+        self, loss: Tensor, terms: Mapping[str, Tensor]
+    ) -> dict[str, dict[nn.Parameter, Tensor]]:
+        """Return the gradient of every term on the encoders, by name and parameter."""
         prefix = f"{self.method.name}/"
         own = {
             name.removeprefix(prefix): term
@@ -46,15 +73,17 @@ class Separation:
             for owned in self.modalities.trainable(name)
         ]
         scales = torch.autograd.grad(loss, list(own.values()), retain_graph=True, allow_unused=True)
+        found = {}
         for (name, term), scale in zip(own.items(), scales, strict=True):
             gradients = torch.autograd.grad(
                 term, parameters, scale, retain_graph=True, allow_unused=True
             )
-            buffers = self._terms.setdefault(name, {})
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    known = buffers.get(parameter)
-                    buffers[parameter] = gradient if known is None else known + gradient
+            found[name] = {
+                parameter: gradient
+                for parameter, gradient in zip(parameters, gradients, strict=True)
+                if gradient is not None
+            }
+        return found
 
     def combine(self, scaler: torch.amp.GradScaler | None, group: dist.ProcessGroup | None) -> None:
         """Exchange the sum of the terms in `.grad` for the method's own combination."""

@@ -1,0 +1,1 @@
+"""Balancing inside other libraries' training loops. Each module needs its library."""
