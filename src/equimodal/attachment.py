@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,15 +16,21 @@ from equimodal.capture import Call, Recorder
 from equimodal.criterion import Criterion
 from equimodal.discovery import find_layout
 from equimodal.errors import MatchError, SetupError
-from equimodal.features import Features, Given, Inputs, Layout, given_layout, tensors
-from equimodal.modalities import Encoder, Modalities, find_module
+from equimodal.features import Features, Given, Inputs, Layout, Path, given_layout, tensors
+from equimodal.modalities import Encoders, Modalities, find_module
 from equimodal.scores import Scores
+from equimodal.sharding import find_sharding, refuse_copy
 from equimodal.step import Step
 
 
 def bare(model: nn.Module) -> nn.Module:
     """Return the user's model without the wrapper for several ranks."""
     return bare(model.module) if isinstance(model, DistributedDataParallel) else model
+
+
+def _entries(output: Any) -> str:
+    """Name what a model returned in place of a tensor."""
+    return f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
 
 
 class Attachment:
@@ -44,7 +51,7 @@ class Attachment:
     def __init__(
         self,
         model: nn.Module,
-        encoders: Mapping[str, Encoder],
+        encoders: Encoders,
         head: nn.Module | str | None,
         features: Given | None,
         scores: Scores,
@@ -52,8 +59,9 @@ class Attachment:
     ) -> None:
         self.model = model
         self.bare_model = bare(model)
-        self.modalities = Modalities(self.bare_model, encoders)
         self.head = None if head is None else find_module(self.bare_model, "head", head)
+        self.sharding = find_sharding(self.bare_model, self.head)
+        self.modalities = Modalities(self.bare_model, encoders)
         self.criterion = criterion
         self.scores = scores
         self._refuse_misfits()
@@ -61,6 +69,7 @@ class Attachment:
         self.layout: Layout | None = None
         self.keeps_encoders = False
         self.given = features
+        self._output: Path | None = None
         self._compared = False
         self._transformed = False
         self.recorder = Recorder(self.bare_model, self.modalities, self.head)
@@ -85,12 +94,18 @@ class Attachment:
         """
         if not isinstance(logits, Tensor):
             raise MatchError(
-                f"balancer.loss: expected the logits as a tensor, found {type(logits).__name__}: "
-                "pass the tensor that the loss is computed from"
+                f"balancer.loss: expected the logits as a tensor, found {type(logits).__name__}"
+                f"{_entries(logits)}: pass the tensor that the loss is computed from"
+            )
+        if logits.ndim == 0:
+            raise MatchError(
+                "balancer.loss: expected the logits with the samples as first dimension, found a "
+                "single number: pass what the loss is computed from, and the loss as criterion="
             )
         call = self.recorder.match(logits)
         call.check_unchanged()
         self._compare(call, logits)
+        self._output = call.output
         present = self._present(present, logits.shape[0])
         step = self._step(call, logits, target, present, indices, epoch)
         self.recorder.keeps_encoders = self.keeps_encoders or self.head is None
@@ -98,36 +113,40 @@ class Attachment:
         return step
 
     def observe(
-        self, run: Callable[[], Any], indices: Tensor | None = None, epoch: int = 0
+        self, run: Callable[[], tuple[Any, Any]], indices: Tensor | None = None, epoch: int = 0
     ) -> Step:
         """Run the model as it is, with or without gradients, and return the step.
 
         Args:
-            run: runs the model once, and returns the target or None.
+            run: runs the model once, and returns the logits, or what it returned, and the target
+                or None.
             indices: which samples the batch holds, where known.
             epoch: counted from 0.
         """
         with self.recorder.observe():
-            target, seen = run(), self.recorder.take()
+            (given, target), seen = run(), self.recorder.take()
             if seen is not None and self._resolve(seen[0], must=False) is None:
                 with torch.enable_grad():  # gradients tell which input is which modality
-                    run()
+                    given, target = run()
                 seen = self.recorder.take()
         if seen is None:
             raise MatchError("the model did not call its head: is this the head that it uses?")
         call, output = seen
         leaves = dict(tensors(output))
-        if len(leaves) != 1:
+        found = [path for path, leaf in leaves.items() if leaf is given]
+        found += [path for path in leaves if path == self._output or len(leaves) == 1]
+        if not found:
             raise MatchError(
-                f"the head returned {len(leaves)} tensors, expected one: let the head return the "
-                "logits alone to read single modalities"
+                f"the head returned {len(leaves)} tensors, and which of them are the logits shows "
+                "at the first balancer.loss: call it before, or let the head return them alone"
             )
-        ((path, logits),) = leaves.items()
+        path, logits = found[0], leaves[found[0]]
         call = replace(call, output=path, returned=logits)
         return self._step(call, logits, target, {}, indices, epoch)
 
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
+        refuse_copy(self.sharding)
         copied = copy.deepcopy(self.bare_model)
         self.recorder.strip(copied, self.bare_model)
         return copied
@@ -158,7 +177,7 @@ class Attachment:
         epoch: int,
     ) -> Step:
         def run_scores(step: Step) -> dict[str, Tensor]:
-            with call.precision():
+            with call.precision(), self._whole_head(step):
                 return self.scores.logits(step)
 
         return Step(
@@ -169,11 +188,18 @@ class Attachment:
             criterion=self.criterion,
             run_head=lambda features: self._run_head(call, features, logits.shape),
             run_scores=run_scores,
+            boundary=self.recorder.boundary,
             present=present,
             indices=indices,
             epoch=epoch,
             encoders=call.encoders,
         )
+
+    def _whole_head(self, step: Step) -> contextlib.AbstractContextManager[object]:
+        """Return where the head's parameters can be read, as a context manager."""
+        if self.sharding is None:
+            return contextlib.nullcontext()
+        return self.sharding.whole_head(keep=step.logits.requires_grad)
 
     def _run_head(self, call: Call, features: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         if self._transformed:
@@ -209,6 +235,8 @@ class Attachment:
 
     def _compare(self, call: Call, logits: Tensor) -> None:
         """Note, once, whether the user's logits are what the head returned."""
+        if torch.compiler.is_compiling():
+            return  # it cannot look at values; `match` has found the very tensor
         if not self._compared and call.returned is not None:
             returned, given = call.returned.float().flatten(), logits.detach().float().flatten()
             self._transformed = not torch.equal(returned, given)

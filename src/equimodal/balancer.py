@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from equimodal import ranks
@@ -24,9 +25,9 @@ from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
 from equimodal.evidence import EvidenceSum, Measured, Scored
 from equimodal.export import exported
 from equimodal.features import Given, Inputs
-from equimodal.graph import mark, marked
+from equimodal.graph import depends_on, mark, marked
 from equimodal.method import Method, Need
-from equimodal.modalities import Encoder
+from equimodal.modalities import Encoders
 from equimodal.modulation import Modulated, Modulation
 from equimodal.noise import NoiseSource
 from equimodal.optimizers import (
@@ -43,6 +44,7 @@ from equimodal.redrive import Reordered, refuse_stream
 from equimodal.run import Forward, Run, last_is_target
 from equimodal.scores import scores_from
 from equimodal.separation import Separation
+from equimodal.sharding import refuse_copy
 from equimodal.state import restore, save
 from equimodal.step import Shapes, Step
 from equimodal.tracking import Tracker
@@ -109,7 +111,7 @@ class Balancer:
         self,
         methods: Method | Sequence[Method],
         model: nn.Module,
-        encoders: Mapping[str, Encoder],
+        encoders: Encoders,
         head: nn.Module | str | None = None,
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
@@ -134,21 +136,26 @@ class Balancer:
             self.process_group = model.process_group
         self.attached = Attachment(model, encoders, head, features, self.scores, self.criterion)
         self.names = self.attached.names
-        modalities = self.attached.modalities
+        modalities, sharding = self.attached.modalities, self.attached.sharding
+        if self.process_group is None and sharding is not None:
+            self.process_group = sharding.data_parallel_group()
         refuse_untrained(modalities, self.optimizers)
         supplied: set[Need] = {"scores", "encoder inputs", "sample identities"}
         supplied |= set() if train_loader is None else {"training data"}
         supplied |= set() if val_loader is None else {"held-out data"}
         self.methods = Composition(methods, self.names, seed, frozenset(supplied))
-        self.modulation = Modulation(self.methods.methods, modalities, NoiseSource(seed))
+        self.methods.refuse_incapable(ranks.world_size(self.process_group), sharding is not None)
+        source = NoiseSource(seed)
+        self.modulation = Modulation(self.methods.methods, modalities, source, sharding)
         combining = self.methods.owner("combine")
         self.separation = None if combining is None else Separation(combining, modalities)
-        self.tracker = Tracker(modalities, track_every)
+        self.tracker = Tracker(modalities, track_every, sharding)
         self.own = OwnOptimizer(self.optimizers[0], own_optimizer or like(self.optimizers[0]))
         self.shapes: Shapes | None = None
         self.evidence = EvidenceSum()
         self.batch: tuple[Tensor, Mapping[str, Tensor]] | None = None
         self._modulated: Modulated | None = None  # between modulate and step
+        self._traced: list[tuple[Tensor, Pending]] = []  # the latest loss of a compiled step
         self._agreed = False
         self._modulations = 0  # within one optimizer.step(closure)
         self._warned: set[str] = set()
@@ -209,31 +216,40 @@ class Balancer:
         pending = Pending(terms, scores, self.methods.measure(step))
         self.tracker.losses(terms)
         total = summed(terms, step, self.process_group)
-        mark(total, self._key, pending)
+        if torch.compiler.is_compiling():  # which has no graph to leave a record on
+            self._traced = [(total, pending)]
+        else:
+            mark(total, self._key, pending)
         return total
 
-    def backward(self, loss: Tensor, using: Callable[[Tensor], None] = Tensor.backward) -> None:
+    @_disable_dynamo  # a compiled step breaks at a backward pass anyway: here, and only once
+    def backward(self, loss: Tensor, using: Callable[[Tensor], None] | None = None) -> None:
         """Backpropagate a loss that came from `loss`, scaled or added to as you like.
 
         Args:
             loss: shape ``()``: ``balancer.loss(...)``, or computed from one or several of them.
-            using: how to backpropagate, such as ``accelerator.backward``.
+            using: how to backpropagate, such as ``accelerator.backward``; ``loss.backward()`` by
+                default.
 
         Raises:
             StepError: the loss did not come from `loss`, or a method refuses accumulation.
         """
-        records: list[Pending] = marked(loss, self._key)
+        records = self._pending(loss)
         if not records:
             raise StepError(
                 "balancer.backward: this loss was not computed from what balancer.loss returned "
-                "with gradients enabled: write loss = balancer.loss(logits, target)"
+                "with gradients enabled: write loss = balancer.loss(logits, target). Of compiled "
+                "losses only the latest is known: backpropagate each before the next"
             )
         self._refuse_accumulation(len(records))
         self.own.before_backward()
         if self.separation is not None:
-            for record in records:
-                self.separation.add(loss, record.terms)
-        using(loss)
+            terms = [record.terms for record in records]
+            self.separation.backward(loss, terms, using or Tensor.backward)
+        elif using is not None:
+            using(loss)
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
         for record in records:
             self.evidence.add(record.scores, record.measured)
 
@@ -319,6 +335,7 @@ class Balancer:
         Args:
             inputs: one batch of the model's inputs, 2 samples or more; only for such methods.
         """
+        refuse_copy(self.attached.sharding)
         if self.methods.owner("predict") is None:
             return self.attached.copy_model()
         if not inputs:
@@ -412,7 +429,8 @@ class Balancer:
             self.tracker.before_update(held(optimizer))
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        closure = bool(args) or kwargs.get("closure") is not None
+        given = (*args[1:], kwargs.get("closure"))  # torch puts the optimizer itself before them
+        closure = any(each is not None for each in given)
         if self.evidence.micro_batches:
             self.evidence = EvidenceSum()
             self._warn_once(
@@ -441,12 +459,20 @@ class Balancer:
 
     # ------------------------------------------------------------------
 
+    def _pending(self, loss: Tensor) -> list[Pending]:
+        """Return the records of the losses that this one was computed from."""
+        records: list[Pending] = marked(loss, self._key)
+        if not records:
+            records = [pending for total, pending in self._traced if depends_on(loss, total)]
+        self._traced = [] if records else self._traced
+        return records
+
     def _active(self) -> set[int]:
         return {index for index, _ in self.methods.active(self.epoch)}
 
     def _observe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
-        def run() -> None:
-            self.attached.model(*args, **kwargs)
+        def run() -> tuple[Any, None]:
+            return self.attached.model(*args, **kwargs), None
 
         return self.attached.observe(run, epoch=self.epoch)
 
@@ -470,7 +496,9 @@ class Balancer:
 
     def _notice_unsound(self, log_scores: Tensor) -> None:
         """Warn of evidence that is NaN, where looking does not make the device wait."""
-        values = log_scores.tolist() if log_scores.device.type == "cpu" else []
+        if log_scores.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        values = log_scores.tolist()
         unsound = [name for name, value in zip(self.names, values) if value != value]  # noqa: B905
         if unsound:
             self._warn_once(

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import MatchError
 from equimodal.features import Inputs, Path, tensors
-from equimodal.graph import depends_on, mark, marked
+from equimodal.graph import ancestors, depends_on, mark, marked
 from equimodal.modalities import Modalities
 
 
@@ -87,6 +87,7 @@ class EncoderWatch:
         self.recorder = recorder
         self.latest: tuple[Inputs, Any] | None = None
         self.count = 0
+        self.source: nn.Module | None = None  # which of the encoder's modules the latest is of
         self.substitute: Any = None
 
     def after(
@@ -94,10 +95,10 @@ class EncoderWatch:
     ) -> Any:
         """Record a forward, or answer with a substitute for its output."""
         if self.substitute is not None:
-            return self.substitute
-        if self.recorder.recording():
+            return self.substitute if module is self.source else None
+        if self.recorder.recording() or self.recorder.runs_frozen(module):
             kept = ((args, kwargs), output) if self.recorder.keeps_encoders else (((), {}), None)
-            self.latest = kept
+            self.latest, self.source = kept, module
             if not torch.compiler.is_compiling():  # it would guard on the count
                 self.count += 1
         return None
@@ -182,20 +183,30 @@ class Recorder:
         # Within a backward pass, a forward is the recomputation of a checkpoint.
         return torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1
 
+    def runs_frozen(self, module: nn.Module) -> bool:
+        """Whether this is a frozen encoder, which users run under `torch.no_grad` in training."""
+        if self.paused or torch.is_grad_enabled():
+            return False
+        return not any(parameter.requires_grad for parameter in module.parameters())
+
     def match(self, logits: Tensor) -> Call:
         """Return the forward that led to the logits.
 
         Raises:
             MatchError: there is none, or several.
         """
-        calls: list[Call] = marked(logits, self._key)
-        if not calls and self.seen is not None:
+        latest: list[tuple[Path, Tensor]] = []
+        if self.seen is not None:
             call, output = self.seen
-            leaves = list(tensors(output))
-            exact = [leaf for leaf in leaves if leaf[1] is logits]
-            near = exact or [leaf for leaf in leaves if depends_on(logits, leaf[1])]
+            latest = list(tensors(output))
+            for path, tensor in latest:
+                if tensor is logits:  # known without the graph, which the compiler does not see
+                    return replace(call, output=path, returned=logits.detach())
+        calls: list[Call] = marked(logits, self._key)
+        if not calls and latest:
+            near = [leaf for leaf in latest if depends_on(logits, leaf[1])]
             calls = [replace(call, output=path, returned=t.detach()) for path, t in near[:1]]
-        if len(calls) == 1:
+        if len({id(call.inputs) for call in calls}) == 1:  # several outputs of one forward, joined
             return calls[0]
         role = f"the head ({type(self.boundary).__name__})" if self.head else "the model"
         if calls:
@@ -257,6 +268,9 @@ class Recorder:
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if not self.recording():
+            if not self.paused:  # an evaluation: what a frozen encoder left behind is of no use
+                for watch in self._encoders.values():
+                    watch.take()
             return None
         if torch.compiler.is_compiling():
             self.seen = (self._call((args, kwargs)), output)
@@ -283,16 +297,20 @@ class Recorder:
 
     def _mark(self, call: Call, output: Any) -> Any:
         """Attach the call to the graph of what the head returned."""
-        upstream = {
-            tensor.grad_fn
+        recorded = [
+            tensor
             for tree in (call.inputs, [output for _, output in call.encoders.values()])
             for _, tensor in tensors(tree)
-        }
+        ]
+        upstream = {tensor.grad_fn for tensor in recorded}
         if isinstance(output, Tensor) and output.requires_grad and output.grad_fn in upstream:
             output = output.view_as(output)  # a node of its own: the graph must not hold itself
             mark(output, self._key, replace(call, returned=output.detach()))
             return output
-        for path, tensor in tensors(output):
+        returned = list(tensors(output))
+        if len(returned) > 1:  # an encoder's hidden states among them are upstream of its feature
+            upstream = ancestors(recorded)
+        for path, tensor in returned:
             if tensor.grad_fn is not None and tensor.grad_fn not in upstream:
                 mark(tensor, self._key, replace(call, output=path, returned=tensor.detach()))
         return None

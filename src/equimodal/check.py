@@ -62,8 +62,9 @@ class Check:
             lines.append(f"  shared, never modulated: {len(self.shared)} parameters")
             lines += [f"    {name}" for name in self.shared[:5]]
             lines += ["    ..."] if len(self.shared) > 5 else []
+        features = self.layout if self.head != "none" else "as the encoders returned them"
         lines += [
-            f"  head    {self.head}, features {self.layout}",
+            f"  head    {self.head}, features {features}",
             f"  logits  {self.logits}",
             f"  scores  {self.scores}: {self.cost}",
             *(f"  method  {method}" for method in self.methods),
@@ -78,8 +79,8 @@ def checked(balancer: Balancer, batch: Any) -> Check:
     """
     attached = balancer.attached
 
-    def run() -> Any:
-        return balancer.forward(attached.model, batch)[1]
+    def run() -> tuple[Any, Any]:
+        return balancer.forward(attached.model, batch)
 
     with torch.random.fork_rng(), evaluation(attached.model), torch.no_grad():
         step = attached.observe(run)
@@ -93,7 +94,9 @@ def checked(balancer: Balancer, batch: Any) -> Check:
             parameters=sum(o.parameter.numel() for o in attached.modalities.owned[name]),
             trainable=sum(o.parameter.numel() for o in attached.modalities.trainable(name)),
             modulated=sum(
-                o.parameter.numel() for o in attached.modalities.owned[name] if o.name in modulated
+                owned.parameter.numel()
+                for owned in attached.modalities.trainable(name)
+                if owned.name in modulated
             ),
             feature=tuple(step.features[name].shape),
         )
@@ -107,7 +110,7 @@ def checked(balancer: Balancer, batch: Any) -> Check:
         head="none" if attached.head is None else type(attached.head).__name__,
         layout=attached.layout,
         logits=tuple(step.logits.shape),
-        scores=repr(chosen).removesuffix("()"),
+        scores=f"{type(chosen).__name__}({chosen.extra_repr()})".removesuffix("()"),
         cost=chosen.cost,
         methods=tuple(_describe(method) for method in balancer.methods),
     )

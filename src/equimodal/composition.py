@@ -130,7 +130,7 @@ class Composition:
 
     def frozen(self, modalities: Modalities, epoch: int) -> list[nn.Parameter]:
         """Return the parameters that any method freezes."""
-        names = frozenset[str]().union(*(method.frozen() for _, method in self.active(epoch)))
+        names = {name for _, method in self.active(epoch) for name in method.frozen()}
         rest = modalities.rest if REST in names else []
         return [
             *rest,
@@ -149,6 +149,34 @@ class Composition:
         """The optimizer has stepped."""
         for _, method in self.active(epoch):
             method.commit()
+
+    def refuse_incapable(self, ranks: int, sharded: bool) -> None:
+        """Refuse methods that do not declare what this run asks of them.
+
+        Args:
+            ranks: how many train together.
+            sharded: whether the model is, by FSDP2.
+
+        Raises:
+            SetupError: one does not.
+        """
+        for method in self.methods:
+            kind = type(method).__name__
+            if ranks > 1 and not method.capabilities.ranks:
+                raise SetupError(
+                    f"{kind} does not work on several ranks, found {ranks}: train in one process"
+                )
+            if sharded and method.overrides("combine"):
+                raise SetupError(
+                    f"{kind} combines the gradients of single loss terms, which are computed "
+                    "beside the reducer of fully_shard, for parameters that are whole only within "
+                    "it: use DistributedDataParallel"
+                )
+            if sharded and not method.capabilities.sharded:
+                raise SetupError(
+                    f"{kind} does not declare that it works with fully sharded parameters "
+                    "(Capabilities(sharded=True)): use DistributedDataParallel"
+                )
 
     def _refuse_conflicts(self) -> None:
         names = [method.name for method in self.methods]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from equimodal.errors import MatchError
+from equimodal.errors import BalanceWarning, MatchError
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -33,6 +34,7 @@ class Criterion:
         self._unreduced = _without_reduction(loss)
         self._ignored = _ignore_index(loss)
         self._torchs = _is_torchs(loss)
+        self._weighs = isinstance(_option(loss, "weight"), Tensor)
 
     def total(self, logits: Any, target: Any) -> Tensor:
         """Return the loss as the user would have computed it: a tensor of shape ``()``."""
@@ -64,11 +66,13 @@ class Criterion:
         Samples do not see each other in the losses of torch, so that all are read in one call.
         """
         shapes = {each.shape for each in logits}
-        if not self._torchs or len(shapes) > 1 or not isinstance(target, Tensor):
+        together = self._torchs and len(shapes) == 1 and isinstance(target, Tensor)
+        # Binary and squared errors may have a weight for every sample, which fits one batch alone.
+        if not together or (self._weighs and target.is_floating_point()):
             return torch.stack([self.per_sample(each.detach(), target) for each in logits])
-        together = torch.cat([each.detach() for each in logits])
+        stacked = torch.cat([each.detach() for each in logits])
         repeated = target.repeat(len(logits), *[1] * (target.ndim - 1))
-        return self.per_sample(together, repeated).view(len(logits), -1)
+        return self.per_sample(stacked, repeated).view(len(logits), -1)
 
     def ignored(self, target: Any) -> Tensor | None:
         """Return which samples have nothing to predict, shape ``(B,)``; None if all have."""
@@ -99,6 +103,13 @@ class Criterion:
             raise MatchError(
                 f"expected one loss per sample from {_name(self.loss)}, {logits.shape[0]} in all, "
                 f"found shape {tuple(losses.shape)}: give a criterion with reduction='none'"
+            )
+        if self._torchs and losses.numel() > logits.numel():
+            raise MatchError(
+                f"{_name(self.loss)} compares every sample with every other: logits "
+                f"{_describe(logits)} and target {_describe(target)} were broadcast to losses of "
+                f"shape {tuple(losses.shape)}. Give both the same shape, as by logits.squeeze(1) "
+                "or target[:, None]"
             )
         return losses
 
@@ -137,18 +148,50 @@ def _without_reduction(loss: Loss) -> Loss:
         return unreduced  # type: ignore[no-any-return]
     if "reduction" in _parameters(loss):
         return functools.partial(loss, **{"reduction": "none"})
+    return _BySample(loss)
 
-    def unreduced_by_sample(logits: Any, target: Any) -> Tensor:
-        losses = loss(logits, target)
+
+class _BySample:
+    """A loss that may return one number for a batch, called on every sample alone."""
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self.compared = False
+
+    def __call__(self, logits: Any, target: Any) -> Tensor:
+        losses = self.loss(logits, target)
         if losses.ndim:
             return losses
+        try:
+            each = torch.func.vmap(self._of_one, randomness="different")(logits, target)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise MatchError(
+                f"it returns one number for the batch, and none for a sample alone ({error}). Give "
+                "it an argument `reduction` that it understands as torch's losses do, or let it "
+                "return one loss per sample"
+            ) from error
+        if not self.compared and not torch.compiler.is_compiling():
+            self.compared = True
+            self._notice_interplay(losses.detach(), each.detach())
+        return each
 
-        def of_one(row: Tensor, label: Tensor) -> Tensor:
-            return loss(row[None], label[None])
+    def _of_one(self, row: Tensor, label: Tensor) -> Tensor:
+        return self.loss(row[None], label[None])
 
-        return torch.func.vmap(of_one, randomness="different")(logits, target)
-
-    return unreduced_by_sample
+    def _notice_interplay(self, whole: Tensor, each: Tensor) -> None:
+        """Warn, once, of a loss that is no mean or sum over samples."""
+        near = [
+            torch.isclose(t, whole, 1e-3, 1e-5, equal_nan=True) for t in (each.mean(), each.sum())
+        ]
+        if not any(near):
+            warnings.warn(
+                f"the criterion {_name(self.loss)} is {whole:.4g} for a batch, but "
+                f"{each.mean():.4g} as the mean over single samples. If samples see each other in "
+                "it, as in a contrastive loss, scores read from it are wrong: give it an argument "
+                "`reduction` that it understands as torch's losses do",
+                BalanceWarning,
+                stacklevel=2,
+            )
 
 
 def _ignore_index(loss: Loss) -> int | None:

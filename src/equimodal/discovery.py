@@ -139,6 +139,20 @@ def _unmatched(
             "from the batch? Tell loss(..., present={name: mask}) which samples have it, and give "
             "features= so that its place among the head's inputs is known"
         )
+    several = [name for name in names if sum(path[:2] == (1, name) for path, _ in found) > 1]
+    if several:
+        name, picked = several[0], ", ".join(f"{n!r}: {n}['...']" for n in names)
+        entries = ", ".join(
+            f"{spell(path).removeprefix('keyword ')} of shape {tuple(tensor.shape)}"
+            for path, tensor in found
+            if path[:2] == (1, name)
+        )
+        return (
+            f"the encoder of {name} returned several tensors: {entries}. Let the encoder end with "
+            f"the module that returns its feature alone, encoders={{{name!r}: [encoder, "
+            f"projection]}}, or say which one it is: features=lambda {', '.join(names)}: "
+            f"{{{picked}}}"
+        )
     seen = "; ".join(
         f"{spell(path)} of shape {tuple(tensor.shape)} from {sorted(sources[path]) or 'none'}"
         for path, tensor in found

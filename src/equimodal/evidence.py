@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from equimodal import functional, ranks
+from equimodal.once import once
 
 Measured = dict[str, Tensor]
 Scored = tuple[Tensor, Tensor | int]
@@ -33,7 +33,7 @@ class Evidence:
     samples: Sequence[Tensor | int]
     measured: dict[str, Tensor] = field(default_factory=dict)
 
-    @cached_property
+    @once
     def counts(self) -> Tensor:
         """Number of samples that had each modality, shape ``(M,)``."""
         total = torch.zeros_like(self.log_scores)
@@ -41,13 +41,13 @@ class Evidence:
             total += samples if isinstance(samples, int) else samples.sum(dim=-1)
         return total
 
-    @cached_property
+    @once
     def ratios(self) -> Tensor:
         """Discrepancy ratios, shape ``(M,)``; NaN where one is not defined."""
         apart = any(isinstance(of, Tensor) and of.ndim == 2 for of in self.samples)
         return functional.discrepancy_ratio(self.log_scores, self.counts if apart else None)
 
-    @cached_property
+    @once
     def log_means(self) -> Tensor:
         """Logarithm of the mean score per sample, shape ``(M,)``."""
         return self.log_scores - self.counts.log()

@@ -8,6 +8,7 @@ itself, out of reach of the garbage collector.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +37,18 @@ def marked(tensor: Tensor, key: object) -> list[Any]:
         elif all(record is not other for other in records):
             records.append(record)
     return records
+
+
+def ancestors(tensors: Iterable[Tensor]) -> set[Any]:
+    """Return the nodes of the graph that these tensors were computed by."""
+    seen: set[Any] = set()
+    nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes.extend(following for following, _ in node.next_functions)
+    return seen
 
 
 def depends_on(tensor: Tensor, source: Tensor) -> bool:

@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from equimodal.errors import SetupError, unknown
 
 Encoder = nn.Module | str | Sequence[nn.Module | str]
+Encoders = Mapping[str, Encoder] | nn.ModuleDict
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class Modalities:
             contains another one.
     """
 
-    def __init__(self, model: nn.Module, encoders: Mapping[str, Encoder]) -> None:
+    def __init__(self, model: nn.Module, encoders: Encoders) -> None:
+        if isinstance(encoders, nn.ModuleDict):
+            encoders = dict(encoders.items())
         if not isinstance(encoders, Mapping) or len(encoders) < 2:
             found = list(encoders) if isinstance(encoders, Mapping) else type(encoders).__name__
             raise SetupError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
 from equimodal.noise import Noise, NoiseJob, NoiseSource
 from equimodal.optimizers import Optimizer
+from equimodal.sharding import Sharding, local, placed_like
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class Group:
     members: tuple[Member, ...]
 
 
+class Wanted(NamedTuple):
+    """Noise to add to a tensor, as strong as the noise says that it is for its source."""
+
+    noise: Noise
+    member: Member
+    tensor: Tensor
+    source: Tensor
+
+
 @dataclass
 class Modulated:
     """A step between `modulate` and `optimizer.step`: what the update is scaled by."""
@@ -52,17 +63,24 @@ class Modulation:
         methods: those that compose.
         modalities: the encoders and their parameters.
         source: of the noise.
+        sharding: how the parameters are sharded, None if they are not.
 
     Raises:
-        SetupError: a method has nothing to act on, or two methods want different noise.
+        SetupError: a method has nothing to act on, two methods want different noise, or the noise
+            cannot be drawn for slices of the parameters.
     """
 
     def __init__(
-        self, methods: Sequence[Method], modalities: Modalities, source: NoiseSource
+        self,
+        methods: Sequence[Method],
+        modalities: Modalities,
+        source: NoiseSource,
+        sharding: Sharding | None = None,
     ) -> None:
         self.methods = methods
         self.modalities = modalities
         self.source = source
+        self.sharding = sharding
         self.state: dict[str, dict[str, Tensor]] = {}
         self._snapshot: dict[nn.Parameter, Tensor] = {}
         noises = {method.noise for method in methods if method.noise is not None}
@@ -74,6 +92,7 @@ class Modulation:
         self.groups: dict[Space, list[Group]] = {
             space: self._groups(space) for space in ("gradient", "update")
         }
+        self._starts = {m.number: self._start(noise, m) for noise, m in self._noisy()}
 
     def _groups(self, space: Space) -> list[Group]:
         acting = [
@@ -149,22 +168,26 @@ class Modulation:
             active: indices of the methods that act in this epoch.
             step: optimizer steps so far, which the noise depends on.
         """
-        jobs: list[NoiseJob] = []
+        wanted: list[Wanted] = []
+        scaled: list[tuple[list[Tensor], Tensor]] = []
         for group in self.groups["gradient"]:
             members = [m for m in group.members if m.owned.parameter.grad is not None]
             if not members:
                 continue
-            gradients = [_values(member.owned.parameter) for member in members]
+            gradients = [self._gradient(member.owned.parameter) for member in members]
             noise = self._noise(group, active)
-            if noise is not None:  # its strength is that of the gradient before it is scaled
-                jobs += [
-                    self._job(noise, member, gradient, gradient)
+            if noise is not None:
+                wanted += [
+                    Wanted(noise, member, gradient, gradient)
                     for member, gradient in zip(members, gradients, strict=True)
                     if not member.owned.parameter.grad.is_sparse  # type: ignore[union-attr]
                 ]
             scale = _scale(group, coefficients)
             if scale is not None:
-                torch._foreach_mul_(gradients, scale)
+                scaled.append((gradients, scale))
+        jobs = self._jobs(wanted)  # as strong as the gradient is before it is scaled
+        for gradients, scale in scaled:
+            torch._foreach_mul_(gradients, scale)
         self.source.add_(jobs, step)
 
     def before_update(self, parameters: set[nn.Parameter], active: set[int]) -> None:
@@ -174,26 +197,36 @@ class Modulation:
                 for member in group.members:
                     parameter = member.owned.parameter
                     if parameter in parameters and parameter.requires_grad:
-                        self._snapshot[parameter] = parameter.detach().clone()
+                        self._snapshot[parameter] = self._held(parameter).detach().clone()
 
     @torch.no_grad()
     def on_updates(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
         """Scale the update that the optimizer has just made, then add noise to it."""
         jobs: list[NoiseJob] = []
+        slices: list[Wanted] = []
         for group in self.groups["update"]:
             scale = _scale(group, coefficients)
             noise = self._noise(group, active)
             for member in group.members:
-                parameter = member.owned.parameter
-                old = self._snapshot.pop(parameter, None)
-                if old is None or parameter.grad is None:
+                old = self._snapshot.pop(member.owned.parameter, None)
+                if old is None or member.owned.parameter.grad is None:
                     continue
+                parameter = self._held(member.owned.parameter)
                 if noise is not None:
-                    jobs.append(self._job(noise, member, parameter, parameter - old))
+                    wanted = Wanted(noise, member, parameter, parameter - old)
+                    if self._is_slice(member):
+                        slices.append(wanted)
+                    else:  # at once: all updates together would take as much as the parameters
+                        jobs += self._jobs([wanted])
                 if scale is not None:  # lerp, and not old + k * update: exact for k = 1
                     parameter.copy_(torch.lerp(old, parameter, scale.to(old.dtype)))
-        self.source.add_(jobs, step)
+        self.source.add_([*jobs, *self._jobs(slices)], step)
         self._snapshot.clear()
+
+    def complete_state(self) -> None:
+        """Make the state of all noise that has not been drawn yet."""
+        for noise, member in self._noisy():
+            self._state(noise, member, member.owned.parameter.detach())
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore the state of the noise."""
@@ -201,27 +234,87 @@ class Modulation:
             owned.name: owned.parameter for of in self.modalities.owned.values() for owned in of
         }
         self.state = {
-            name: {key: value.to(parameters[name].device) for key, value in values.items()}
+            name: {
+                key: self._placed(parameters[name], value).to(parameters[name].device)
+                for key, value in values.items()
+            }
             for name, values in state.items()
         }
+
+    def _noisy(self) -> Iterator[tuple[Noise, Member]]:
+        """Yield the parameters that get noise."""
+        for groups in self.groups.values():
+            for group in groups:
+                noise = None if group.noise is None else self.methods[group.noise].noise
+                if noise is not None:
+                    yield from ((noise, member) for member in group.members)
+
+    def _held(self, tensor: Tensor) -> Tensor:
+        """Return what this rank holds of a tensor."""
+        return tensor if self.sharding is None else local(tensor)
+
+    def _placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        return value if self.sharding is None else placed_like(parameter, value)
+
+    def _gradient(self, parameter: nn.Parameter) -> Tensor:
+        gradient = parameter.grad
+        assert gradient is not None
+        return gradient._values() if gradient.is_sparse else self._held(gradient)
+
+    def _is_slice(self, member: Member) -> bool:
+        return self.sharding is not None and self.sharding.is_slice(member.owned.parameter)
+
+    def _start(self, noise: Noise, member: Member) -> int:
+        """Return where in the flattened parameter this rank's part of it starts."""
+        if self.sharding is None or not self._is_slice(member):
+            return 0
+        if type(noise).sliced_stds is Noise.sliced_stds:
+            raise SetupError(
+                f"{noise} says how strong it is for whole gradients, but the model is sharded and "
+                "a rank has slices of them: give it a method sliced_stds, see equimodal.Noise"
+            )
+        return self.sharding.start(member.owned.name, member.owned.parameter)
 
     def _noise(self, group: Group, active: set[int]) -> Noise | None:
         if group.noise is None or group.noise not in active:
             return None
         return self.methods[group.noise].noise
 
-    def _job(self, noise: Noise, member: Member, tensor: Tensor, source: Tensor) -> NoiseJob:
-        """Return the noise for a tensor, as strong as the noise says that it is for its source."""
+    def _jobs(self, wanted: Sequence[Wanted]) -> list[NoiseJob]:
+        """Decide how strong the noise is; of what is sliced, for all of it in one collective."""
+        jobs = [
+            NoiseJob(tensor, noise.std(source, self._state(noise, member, source)), member.number)
+            for noise, member, tensor, source in wanted
+            if not self._is_slice(member)
+        ]
+        sliced = [each for each in wanted if self._is_slice(each.member)]
+        if sliced:
+            assert self.sharding is not None
+            states = [
+                self._state(each.noise, each.member, each.member.owned.parameter.detach())
+                for each in sliced
+            ]
+            stds = sliced[0].noise.sliced_stds(
+                [each.source for each in sliced], states, self.sharding.gather
+            )
+            jobs += [
+                NoiseJob(
+                    each.tensor,
+                    std,
+                    each.member.number,
+                    self._starts[each.member.number],
+                    each.member.owned.parameter.numel(),
+                )
+                for each, std in zip(sliced, stds, strict=True)
+            ]
+        return jobs
+
+    def _state(self, noise: Noise, member: Member, like: Tensor) -> dict[str, Tensor]:
+        """Return what this rank holds of the noise's state for a parameter."""
         name = member.owned.name
         if name not in self.state:
-            self.state[name] = noise.state(source)
-        return NoiseJob(tensor, noise.std(source, self.state[name]), member.number)
-
-
-def _values(parameter: nn.Parameter) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    return gradient._values() if gradient.is_sparse else gradient
+            self.state[name] = noise.state(like)
+        return {key: self._held(value) for key, value in self.state[name].items()}
 
 
 def _scale(group: Group, coefficients: Mapping[int, Tensor]) -> Tensor | None:

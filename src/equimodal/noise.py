@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +30,24 @@ class Noise:
         """Return the standard deviation for a gradient: shape ``()``, or the gradient's shape."""
         raise NotImplementedError
 
+    def sliced_stds(
+        self,
+        gradients: Sequence[Tensor],
+        states: Sequence[dict[str, Tensor]],
+        gather: Callable[[Tensor], Tensor],
+    ) -> Sequence[Tensor]:
+        """Return the standard deviations for gradients of which every rank has a slice.
+
+        Args:
+            gradients: this rank's slices, which may be empty.
+            states: the state of each, its tensors of the gradient's shape as slices too.
+            gather: stacks a tensor of all ranks along a new first dimension, in one collective.
+
+        Returns:
+            For each gradient the deviation of the whole one, shape ``()``, or that of the slice.
+        """
+        raise NotImplementedError
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
@@ -46,6 +64,15 @@ class TensorNoise(Noise):
 
     def std(self, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
         return functional.tensor_std(gradient)
+
+    def sliced_stds(
+        self,
+        gradients: Sequence[Tensor],
+        states: Sequence[dict[str, Tensor]],
+        gather: Callable[[Tensor], Tensor],
+    ) -> Sequence[Tensor]:
+        moments = torch.stack([functional.slice_moments(gradient) for gradient in gradients])
+        return functional.sliced_std(gather(moments)).unbind()
 
 
 class ElementNoise(Noise):
@@ -68,12 +95,27 @@ class ElementNoise(Noise):
         return {
             "mean": torch.zeros_like(gradient),
             "deviation": torch.zeros_like(gradient),
-            "weight": torch.zeros((), dtype=gradient.dtype, device=gradient.device),
+            "count": torch.zeros((), dtype=torch.int64, device=gradient.device),
         }
 
     def std(self, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
         functional.running_moments_(gradient, **state, decay=self.decay)
-        return functional.element_std(state["deviation"], state["weight"])
+        return functional.element_std(state["deviation"], state["count"], self.decay)
+
+    def sliced_stds(
+        self,
+        gradients: Sequence[Tensor],
+        states: Sequence[dict[str, Tensor]],
+        gather: Callable[[Tensor], Tensor],
+    ) -> Sequence[Tensor]:
+        finite = torch.stack([torch.isfinite(gradient).all() for gradient in gradients])
+        sound = gather(finite).all(dim=0)  # of the whole gradients
+        for gradient, state, each in zip(gradients, states, sound.unbind(), strict=True):
+            functional.running_moments_(gradient, **state, decay=self.decay, sound=each)
+        return [
+            functional.element_std(state["deviation"], state["count"], self.decay)
+            for state in states
+        ]
 
 
 @dataclass(frozen=True)
@@ -84,11 +126,15 @@ class NoiseJob:
         tensor: changed in place.
         std: standard deviation, shape ``()`` or that of the tensor.
         parameter: a number that stands for the parameter in every run of the model.
+        start: place of the tensor's first element in the flattened parameter.
+        total: number of elements of the parameter; 0 if the tensor is all of it.
     """
 
     tensor: Tensor
     std: Tensor
     parameter: int
+    start: int = 0
+    total: int = 0
 
 
 class NoiseSource:
@@ -112,6 +158,10 @@ class NoiseSource:
             jobs: what to add where, all on one device.
             step: optimizer steps so far.
         """
+        if torch.compiler.is_compiling():
+            fields = [[getattr(job, field) for job in jobs] for field in FIELDS]
+            _add_noise(*fields, self.seed, step)
+            return
         pieces, strided = [], []
         for job in jobs:
             tensor = job.tensor.detach()
@@ -119,7 +169,7 @@ class NoiseSource:
                 scratch = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
                 strided.append((tensor, scratch))
                 tensor = scratch
-            pieces += _pieces(tensor.view(-1), job.std, job.parameter)
+            pieces += _pieces(tensor.view(-1), job)
         on_cpu = bool(pieces) and pieces[0].flat.device.type == "cpu"
         threads = torch.get_num_threads() if on_cpu and len(pieces) >= WORTH_THREADS else 1
         if threads == 1:
@@ -140,9 +190,12 @@ class NoiseSource:
             flat = piece.flat
             generator.manual_seed(mix(self.seed, step, piece.parameter, piece.number))
             buffer = buffers.get(flat.dtype)
-            if buffer is None or len(buffer) < len(flat):
-                buffer = buffers[flat.dtype] = torch.empty_like(flat)
-            flat.add_(buffer[: len(flat)].normal_(generator=generator).mul_(piece.std))
+            if buffer is None or len(buffer) < piece.length:
+                buffer = buffers[flat.dtype] = flat.new_empty(piece.length)
+            drawn = buffer[: piece.length].normal_(generator=generator)
+            if piece.length > len(flat):  # all are drawn: a number depends on how many there are
+                drawn = drawn[piece.skip : piece.skip + len(flat)]
+            flat.add_(drawn.mul_(piece.std))
 
 
 # Pieces as large as what torch works on without calling its own threads; larger where launching an
@@ -157,15 +210,46 @@ class _Piece(NamedTuple):
     std: Tensor
     parameter: int
     number: int
+    length: int  # of the whole piece
+    skip: int  # places of the whole piece before the first of `flat`
 
 
-def _pieces(flat: Tensor, std: Tensor, parameter: int) -> list[_Piece]:
+def _pieces(flat: Tensor, job: NoiseJob) -> list[_Piece]:
     size = PIECE_ON_CPU if flat.device.type == "cpu" else PIECE_ELSEWHERE
-    stds = itertools.repeat(std) if std.ndim == 0 else iter(std.reshape(-1).split(size))
+    total, place, end = job.total or len(flat), job.start, job.start + len(flat)
+    lengths: list[int] = []
+    numbers: list[int] = []
+    skips: list[int] = []
+    while place < end:
+        number, skip = divmod(place, size)
+        numbers.append(number)
+        skips.append(skip)
+        lengths.append(min(size - skip, end - place))
+        place += lengths[-1]
+    std = job.std
+    stds = itertools.repeat(std) if std.ndim == 0 else iter(torch.split(std.reshape(-1), lengths))
     return [
-        _Piece(piece, next(stds), parameter, number)
-        for number, piece in enumerate(flat.split(size))
+        _Piece(piece, next(stds), job.parameter, number, min(size, total - number * size), skip)
+        for piece, number, skip in zip(torch.split(flat, lengths), numbers, skips, strict=True)
     ]
+
+
+FIELDS = ("tensor", "std", "parameter", "start", "total")
+
+
+@torch.library.custom_op("equimodal::add_noise", mutates_args={"tensors"})
+def _add_noise(
+    tensors: Sequence[Tensor],
+    stds: Sequence[Tensor],
+    parameters: Sequence[int],
+    starts: Sequence[int],
+    totals: Sequence[int],
+    seed: int,
+    step: int,
+) -> None:
+    """Add noise from within a compiled step: the compiler sees one operation and does not enter."""
+    jobs = [NoiseJob(*job) for job in zip(tensors, stds, parameters, starts, totals, strict=True)]
+    NoiseSource(seed).add_(jobs, step)
 
 
 def mix(*numbers: int) -> int:

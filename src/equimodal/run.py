@@ -82,14 +82,11 @@ class Run:
         try:
             for batch, indices in zip(loader, numbers):  # noqa: B905 - numbers may be endless
                 with torch.set_grad_enabled(training):
-                    run = functools.partial(self._target, batch)
+                    run = functools.partial(balancer.forward, balancer.attached.model, batch)
                     yield balancer.attached.observe(run, indices, self.epoch)
         finally:
             for module, mode in modes:
                 module.training = mode
-
-    def _target(self, batch: Any) -> Any:
-        return self._balancer.forward(self._balancer.attached.model, batch)[1]
 
     def fork(self, method: Method) -> Fork:
         """Return a copy of the model, with its optimizer, to train by another method."""

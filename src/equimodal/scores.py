@@ -67,7 +67,8 @@ class Split(Scores):
     """The exact split of a linear head: u_m = z_m W_m^T + b/M (Peng et al., CVPR 2022).
 
     Exact for a linear layer on concatenated features, also inside a module of the user's, and for
-    heads that give unimodal logits themselves through a method `unimodal_logits(features)`.
+    heads that give unimodal logits themselves through a method `unimodal_logits(features)`. The
+    user may have squeezed or flattened what the head returned: unimodal logits are then, too.
     """
 
     cost = "one product with the head's weight"
@@ -76,6 +77,11 @@ class Split(Scores):
         super().__init__(temperature)
         self._linear: tuple[nn.Linear, ...] = ()  # in a tuple: not a submodule of this one
         self._order: tuple[str, ...] = ()
+        self._compared = False
+
+    def bind(self, names: tuple[str, ...], head: nn.Module | None) -> None:
+        super().bind(names, head)
+        self._linear, self._order, self._compared = (), (), False  # those of another model
 
     def finds(self, step: Step) -> bool:
         """Whether the head has an exact split, as far as this step shows."""
@@ -94,18 +100,31 @@ class Split(Scores):
                 "unimodal_logits(features)"
             )
         if not self._linear:
-            return dict(self.head.unimodal_logits(step.features))  # type: ignore[union-attr, operator]
+            return _shaped(self._given(step), step)
         (linear,) = self._linear
         widths = [step.features[name].shape[-1] for name in self._order]
         slices = dict(zip(self._order, torch.split(linear.weight, widths, dim=1), strict=True))
-        return functional.split_linear(step.features, slices, linear.bias)
+        return _shaped(functional.split_linear(step.features, slices, linear.bias), step)
+
+    def _given(self, step: Step) -> dict[str, Tensor]:
+        """Return what the head's own method gives, if the user's logits are in the same order."""
+        assert self.head is not None
+        unimodal: dict[str, Tensor] = dict(self.head.unimodal_logits(step.features))  # type: ignore[operator]
+        if not self._compared:
+            same = all(logits.shape == step.logits.shape for logits in unimodal.values())
+            if step.logits.ndim > 2 or not same:  # classes and positions may have changed places
+                with torch.no_grad(), evaluation(self.head):
+                    step.head(step.features)  # refuses logits that are not what the head returned
+            self._compared = True
+        return unimodal
 
 
 class Ablation(Scores):
     """The head with the features of all other modalities replaced.
 
     The head runs in evaluation mode, so that its BatchNorm, dropout and random state are as if it
-    had not run.
+    had not run. For a model without a head (``head=None``), as with early fusion, the whole model
+    runs, with what the encoders of the others returned replaced.
 
     Args:
         fill: what stands for the other features: zeros, or their mean over the micro-batch. With
@@ -113,7 +132,7 @@ class Ablation(Scores):
         temperature: see `Scores`.
     """
 
-    cost = "one forward of the head per modality"
+    cost = "a forward of the head (or model) per modality"
 
     def __init__(self, fill: Literal["zero", "mean"] = "zero", temperature: float = 1.0) -> None:
         super().__init__(temperature)
@@ -125,12 +144,7 @@ class Ablation(Scores):
         return f"fill={self.fill!r}"
 
     def logits(self, step: Step) -> dict[str, Tensor]:
-        if self.head is None:
-            raise SetupError(
-                "scores: ablation needs a head to run again: pass head=, or scores=eq.Probe() or a "
-                "function of the features"
-            )
-        with evaluation(self.head):
+        with evaluation(step.boundary):
             return {
                 kept: step.head(
                     {
@@ -220,13 +234,15 @@ class Auto(Scores):
     def bind(self, names: tuple[str, ...], head: nn.Module | None) -> None:
         if head is None:
             raise SetupError(
-                "head=None: say how to score each modality alone, with scores=eq.Probe() or a "
-                "function from features to unimodal logits"
+                "head=None: say how to score each modality alone, with scores=eq.Probe(), "
+                "eq.Ablation() (which runs the whole model) or a function from features to "
+                "unimodal logits"
             )
         super().bind(names, head)
         self.split.bind(names, head)
         self.ablation.bind(names, head)
         self.filled.bind(names, head)
+        self.chosen = None
 
     def logits(self, step: Step) -> dict[str, Tensor]:
         if self.chosen is None:
@@ -255,6 +271,11 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+def _shaped(unimodal: Mapping[str, Tensor], step: Step) -> dict[str, Tensor]:
+    shape = step.logits.shape
+    return {n: u if u.shape == shape else u.reshape(shape) for n, u in unimodal.items()}
+
+
 @torch.no_grad()
 def find_linear(head: nn.Module | None, step: Step) -> tuple[nn.Linear, tuple[str, ...]] | None:
     """Find a linear layer of the head that maps the concatenated features to the logits.
@@ -278,9 +299,13 @@ def find_linear(head: nn.Module | None, step: Step) -> tuple[nn.Linear, tuple[st
     orders = itertools.permutations(features) if len(features) <= 4 else [tuple(features)]
     tolerance = 1e-4 if step.logits.dtype in (torch.float32, torch.float64) else 3e-2
     for order, layer in itertools.product(orders, layers):
-        logits = layer(torch.cat([features[name] for name in order], dim=-1))
-        if logits.shape == step.logits.shape and torch.allclose(
-            logits.float(), step.logits.float(), rtol=tolerance, atol=tolerance
+        joined = torch.cat([features[name] for name in order], dim=-1)
+        logits = nn.functional.linear(joined, layer.weight, layer.bias)  # no hook sees it
+        if logits.numel() == step.logits.numel() and torch.allclose(
+            logits.reshape(step.logits.shape).float(),
+            step.logits.float(),
+            rtol=tolerance,
+            atol=tolerance,
         ):
             return layer, order
     return None

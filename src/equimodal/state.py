@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from equimodal.errors import SetupError
+from equimodal.errors import SetupError, StepError
 from equimodal.evidence import EvidenceSum
+from equimodal.sharding import is_sharded
 from equimodal.step import Shapes
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def save(balancer: Balancer) -> dict[str, Any]:
             "logits": balancer.shapes.logits,
             "dtype": str(balancer.shapes.dtype).removeprefix("torch."),
         }
-    return {
+    state = {
         "version": VERSION,
         "modalities": list(balancer.names),
         "seed": balancer.seed,
@@ -40,6 +42,46 @@ def save(balancer: Balancer) -> dict[str, Any]:
         "noise": balancer.modulation.state,
         "evidence": balancer.evidence.state_dict(),
     }
+    return state if balancer.attached.sharding is None else _packed(balancer, state)
+
+
+def _packed(balancer: Balancer, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a sharded run: slices as they are, all else as bytes.
+
+    torch's distributed checkpoint loads what the state of the balancer to be restored has entries
+    for, and a fresh one has no modules of methods yet, nor what their optimizer remembers. So the
+    entries are the same at any time.
+    """
+    if balancer.evidence.micro_batches:
+        raise StepError(
+            f"balancer.state_dict: {balancer.evidence.micro_batches} micro-batches were "
+            "backpropagated since the last step, and each rank has evidence of its own: save a "
+            "sharded run after optimizer.step()"
+        )
+    balancer.modulation.complete_state()
+    slices, noise = (
+        {
+            name: {key: value for key, value in values.items() if is_sharded(value) == sliced}
+            for name, values in balancer.modulation.state.items()
+        }
+        for sliced in (True, False)
+    )
+    buffer = io.BytesIO()
+    torch.save({**state, "noise": noise}, buffer)
+    return {
+        "version": VERSION,
+        "rest": buffer.getvalue(),
+        "slices": {name: values for name, values in slices.items() if values},
+    }
+
+
+def _unpacked(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state that was packed, its slices sharded or whole; any other as it is."""
+    if "rest" not in state:
+        return state
+    rest = torch.load(io.BytesIO(state["rest"]), map_location="cpu", weights_only=True)
+    noise = {n: {**values, **state["slices"].get(n, {})} for n, values in rest["noise"].items()}
+    return {**rest, "noise": noise}
 
 
 def restore(balancer: Balancer, state: Mapping[str, Any]) -> None:
@@ -49,6 +91,7 @@ def restore(balancer: Balancer, state: Mapping[str, Any]) -> None:
             f"this state has version {state['version']}, and this equimodal reads up to {VERSION}: "
             "install a newer one"
         )
+    state = _unpacked(state)
     for what, found, expected in (
         ("modalities", list(state["modalities"]), list(balancer.names)),
         ("methods", sorted(state["methods"]), [method.name for method in balancer.methods]),

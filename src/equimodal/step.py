@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equimodal import functional
 from equimodal.criterion import Criterion
 from equimodal.features import Features, Inputs
+from equimodal.once import once
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Step:
         epoch: counted from 0.
         encoders: for each modality what its encoder was given and what it returned, for methods
             that need "encoder inputs".
+        boundary: the module that `head` runs: the user's head, or the whole model without one.
     """
 
     names: tuple[str, ...]
@@ -56,6 +57,7 @@ class Step:
     criterion: Criterion
     run_head: Callable[[Mapping[str, Tensor]], Tensor]
     run_scores: Callable[[Step], dict[str, Tensor]]
+    boundary: nn.Module
     present: Mapping[str, Tensor] = field(default_factory=dict)
     indices: Tensor | None = None
     epoch: int = 0
@@ -73,12 +75,12 @@ class Step:
         dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
         return Shapes(features, tuple(self.logits.shape[1:]), self.logits.device, dtype)
 
-    @cached_property
+    @once
     def joint(self) -> Tensor:
         """The user's loss on the logits, shape ``()``, with its graph."""
         return self.criterion.total(self.logits, self.target)
 
-    @cached_property
+    @once
     def unimodal(self) -> dict[str, Tensor]:
         """Unimodal logits of every modality by the chosen scores, with their graph."""
         return self.run_scores(self)
@@ -108,7 +110,6 @@ class Step:
             return self.criterion.total(logits, self.target)
         return self.criterion.weighted(logits, self.target, weight)
 
-    @torch.no_grad()
     def log_scores(self, temperature: float = 1.0) -> tuple[Tensor, Tensor | int]:
         """Return the evidence of this micro-batch.
 
@@ -116,16 +117,19 @@ class Step:
             Logarithms of the scores, shape ``(M,)``, and how many samples they are of: a number; a
             mask of those that count, shape ``(B,)``; or one for each modality, shape ``(M, B)``.
         """
-        known = self.__dict__.get("unimodal")
-        logits = known if known is not None else self.run_scores(self)
-        losses = self.criterion.each_per_sample([logits[name] for name in self.names], self.target)
-        ignored = self.criterion.ignored(self.target)
-        if self.present:
-            nobody = torch.zeros_like(losses[0], dtype=torch.bool)
-            absent = [
-                ~self.present[name].to(losses.device) if name in self.present else nobody
-                for name in self.names
-            ]
-            ignored = torch.stack(absent) | (nobody if ignored is None else ignored)
-        scores = functional.log_score(losses, ignored, temperature)
-        return scores, self.size if ignored is None else ~ignored
+        with torch.no_grad():  # a decorator would hide this method from the compiler
+            known = self.__dict__.get("unimodal")
+            logits = known if known is not None else self.run_scores(self)
+            losses = self.criterion.each_per_sample(
+                [logits[name] for name in self.names], self.target
+            )
+            ignored = self.criterion.ignored(self.target)
+            if self.present:
+                nobody = torch.zeros_like(losses[0], dtype=torch.bool)
+                absent = [
+                    ~self.present[name].to(losses.device) if name in self.present else nobody
+                    for name in self.names
+                ]
+                ignored = torch.stack(absent) | (nobody if ignored is None else ignored)
+            scores = functional.log_score(losses, ignored, temperature)
+            return scores, self.size if ignored is None else ~ignored

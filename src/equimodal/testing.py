@@ -313,9 +313,8 @@ def spawn(function: Callable[..., Any], *arguments: Any, ranks: int = 2) -> list
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     with TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
-            _in_group, (ranks, address, folder, function, arguments), nprocs=ranks
-        )
+        spawned: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]
+        spawned(_in_group, (ranks, address, folder, function, arguments), nprocs=ranks)
         return [torch.load(Path(folder, str(r)), weights_only=False) for r in range(ranks)]
 
 

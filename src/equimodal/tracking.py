@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from equimodal import functional
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities
+from equimodal.sharding import Sharding, local
 
 
 class Tracker:
@@ -20,11 +21,16 @@ class Tracker:
         modalities: the encoders.
         every: measure norms of gradients and updates every so many steps, 0 for never. Norms of
             updates need a copy of the encoders' parameters during the step.
+        sharding: how the parameters are sharded, None if they are not. Norms are those of the
+            whole tensors, on every rank.
     """
 
-    def __init__(self, modalities: Modalities, every: int) -> None:
+    def __init__(
+        self, modalities: Modalities, every: int, sharding: Sharding | None = None
+    ) -> None:
         self.modalities = modalities
         self.every = every
+        self.sharding = sharding
         self.latest: dict[str, Tensor] = {}
         self._evidence: Evidence | None = None
         self._coefficients: dict[int, Tensor] = {}
@@ -45,30 +51,42 @@ class Tracker:
 
     def gradients(self) -> None:
         """Note the norm of every encoder's gradient, as the backward pass left it."""
-        norms = []
-        for name in self.modalities.names:
-            gradients = [o.parameter.grad for o in self.modalities.owned[name]]
-            norms.append(norm([g for g in gradients if g is not None]))
-        self._note("gradient_norm", torch.stack(norms))
+        gradients = [
+            [
+                (o.parameter, self._held(o.parameter.grad))
+                for o in self.modalities.owned[name]
+                if o.parameter.grad is not None
+            ]
+            for name in self.modalities.names
+        ]
+        self._note("gradient_norm", self._norms(gradients))
 
     def before_update(self, parameters: set[nn.Parameter]) -> None:
         """Copy the encoders' parameters that an optimizer holds, to see what it does to them."""
         for name in self.modalities.names:
             for owned in self.modalities.trainable(name):
                 if owned.parameter in parameters:
-                    self._before[owned.parameter] = owned.parameter.detach().clone()
+                    self._before[owned.parameter] = self._held(owned.parameter).detach().clone()
 
     def updates(self) -> None:
         """Note the norm of every encoder's update, and its ratio to the mean of the others."""
+        changes = {}
         for name in self.modalities.names:
             parameters = [o.parameter for o in self.modalities.owned[name]]
-            changes = [p.detach() - self._before[p] for p in parameters if p in self._before]
-            if changes:
-                self.latest[f"update_norm/{name}"] = norm(changes)
+            of = [
+                (p, self._held(p).detach() - self._before[p])
+                for p in parameters
+                if p in self._before
+            ]
+            if of:
+                changes[name] = of
+        if changes:
+            norms = self._norms(list(changes.values())).unbind()
+            self.latest |= {f"update_norm/{n}": v for n, v in zip(changes, norms, strict=True)}
         known = [self.latest.get(f"update_norm/{name}") for name in self.modalities.names]
-        norms = [value for value in known if value is not None]
-        if self._before and len(norms) == len(known):
-            self._note("update_ratio", functional.discrepancy_ratio(torch.stack(norms).log()))
+        all_norms = [value for value in known if value is not None]
+        if self._before and len(all_norms) == len(known):
+            self._note("update_ratio", functional.discrepancy_ratio(torch.stack(all_norms).log()))
         self._before.clear()
 
     def floats(self) -> dict[str, float]:
@@ -84,6 +102,15 @@ class Tracker:
             return {}
         values = torch.stack([value.double().cpu() for value in self.latest.values()])
         return dict(zip(self.latest, values.tolist(), strict=True))
+
+    def _held(self, tensor: Tensor) -> Tensor:
+        return tensor if self.sharding is None else local(tensor)
+
+    def _norms(self, of: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> Tensor:
+        """Return norms, shape ``(N,)``, each of tensors that come with their parameters."""
+        if self.sharding is not None:
+            return self.sharding.norms(of)
+        return torch.stack([norm([tensor for _, tensor in pairs]) for pairs in of])
 
     def _note(self, what: str, values: Tensor) -> None:
         for name, value in zip(self.modalities.names, values.unbind(), strict=True):

@@ -164,7 +164,7 @@ def test_a_forgotten_modulate_is_noticed_and_said_once() -> None:
         world.optimizer.step()
         world.optimizer.zero_grad()
 
-    with pytest.warns(eq.BalanceWarning, match="modulate.. has not seen"):
+    with pytest.warns(eq.BalanceWarning, match=r"modulate\(\) has not seen. Write"):
         forgetful()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

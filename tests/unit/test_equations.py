@@ -131,29 +131,29 @@ def test_element_std_is_that_of_weighted_gradients() -> None:
     gradients = generator.normal(size=(7, 3))
     decay = 0.8
     mean, deviation = torch.zeros(2, 3, dtype=torch.float64).unbind()
-    weight = torch.zeros((), dtype=torch.float64)
+    count = torch.zeros((), dtype=torch.int64)
     for gradient in torch.tensor(gradients):
-        eqf.running_moments_(gradient, mean, deviation, weight, decay)
+        eqf.running_moments_(gradient, mean, deviation, count, decay)
     shares = (1 - decay) * decay ** np.arange(7)[::-1]
     average = np.average(gradients, 0, shares)
     expected = np.sqrt(np.average((gradients - average) ** 2, 0, shares))
-    assert weight.item() == pytest.approx(shares.sum(), rel=1e-12)
+    assert count.item() == 7
     np.testing.assert_allclose(mean, average, rtol=1e-12)
-    np.testing.assert_allclose(eqf.element_std(deviation, weight), expected, rtol=1e-12)
+    np.testing.assert_allclose(eqf.element_std(deviation, count, decay), expected, rtol=1e-12)
 
 
 def test_element_std_of_a_gradient_that_never_varies_is_zero() -> None:
     mean, deviation = torch.zeros(2, 4).unbind()
-    weight = torch.zeros(())
-    assert (eqf.element_std(deviation, weight) == 0).all()
+    count = torch.zeros((), dtype=torch.int64)
+    assert (eqf.element_std(deviation, count, 0.9) == 0).all()
     for _ in range(5):
-        eqf.running_moments_(torch.full((4,), 1e3), mean, deviation, weight, 0.9)
-        assert (eqf.element_std(deviation, weight) == 0).all()
+        eqf.running_moments_(torch.full((4,), 1e3), mean, deviation, count, 0.9)
+        assert (eqf.element_std(deviation, count, 0.9) == 0).all()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_moments_ignore_a_gradient_that_is_not_finite(bad: float) -> None:
-    state = [torch.zeros(2), torch.zeros(2), torch.zeros(())]
+    state = [torch.zeros(2), torch.zeros(2), torch.zeros((), dtype=torch.int64)]
     eqf.running_moments_(torch.tensor([1.0, 2.0]), *state, decay=0.9)
     eqf.running_moments_(torch.tensor([2.0, 0.0]), *state, decay=0.9)
     before = [value.clone() for value in state]

@@ -18,12 +18,13 @@ ROOT = PACKAGE.parent.parent
 
 # Lower rooms first: a module may import from its own room and from those before it.
 ROOMS = [
-    {"errors", "extras"},
+    {"errors", "extras", "once"},
     {"functional"},
     {
         "graph", "ranks", "criterion", "features", "discovery", "modalities", "capture", "step",
         "readout", "scores", "evidence", "noise", "method", "optimizers", "own", "redrive", "run",
         "attachment", "composition", "modulation", "separation", "tracking", "state", "check",
+        "sharding",
         "export",
     },
     {"balancer", "methods"},

@@ -7,7 +7,13 @@ from equimodal.functional.coefficients import (
 )
 from equimodal.functional.evidence import discrepancy_ratio, log_score
 from equimodal.functional.linear import split_linear
-from equimodal.functional.noise import element_std, running_moments_, tensor_std
+from equimodal.functional.noise import (
+    element_std,
+    running_moments_,
+    slice_moments,
+    sliced_std,
+    tensor_std,
+)
 
 __all__ = [
     "continuous_coefficient",
@@ -15,6 +21,8 @@ __all__ = [
     "element_std",
     "log_score",
     "running_moments_",
+    "slice_moments",
+    "sliced_std",
     "split_linear",
     "tensor_std",
     "thresholded_coefficient",

@@ -35,8 +35,8 @@ def log_score(losses: Tensor, ignored: Tensor | None = None, temperature: float 
     if ignored is not None:
         unsound = losses.masked_fill(ignored, 0)
         exponents = exponents.masked_fill(ignored, -math.inf)
-    # 0 if every loss is finite, else NaN
-    return torch.logsumexp(exponents, dim=-1) + unsound.sum(dim=-1) * 0
+    # 0 if every loss is finite, else NaN; multiplied before it is summed, which could overflow
+    return torch.logsumexp(exponents, dim=-1) + (unsound * 0).sum(dim=-1)
 
 
 def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tensor:

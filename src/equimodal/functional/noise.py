@@ -27,38 +27,89 @@ def tensor_std(gradient: Tensor) -> Tensor:
         return precise.new_zeros(())
     # Two plain sums are several times as fast as torch's std, and precise enough: the mean of a
     # gradient tensor is hardly ever large beside its deviation.
-    squares = torch.linalg.vector_norm(precise).square()
+    squares: Tensor = torch.linalg.vector_norm(precise).square()
     variance = (squares - number * precise.mean().square()) / (number - 1)
     return variance.clamp(min=0).sqrt() + 1e-8
 
 
-def element_std(deviation: Tensor, weight: Tensor) -> Tensor:
+def slice_moments(part: Tensor) -> Tensor:
+    """Describe a slice of a tensor, for `sliced_std` to put together with the others.
+
+    Args:
+        part: any shape, also empty, floating point.
+
+    Returns:
+        Number of elements, their mean, and the sum of squared deviations from it: shape ``(3,)``,
+        in double precision where the device has it.
+    """
+    wide = torch.float32 if part.device.type == "mps" else torch.float64
+    precise = part if part.dtype in (torch.float32, torch.float64) else part.float()
+    number = part.numel()
+    mean = precise.sum(dtype=wide) / max(number, 1)
+    squares = torch.linalg.vector_norm(precise - mean.to(precise.dtype)).to(wide).square()
+    return torch.stack([torch.full_like(mean, number), mean, squares])
+
+
+def sliced_std(moments: Tensor) -> Tensor:
+    r"""Standard deviations as `tensor_std` gives them, of tensors that were cut into slices.
+
+    .. math::
+        d = \sum_r d_r + \sum_r n_r (\bar x_r - \bar x)^2
+
+    Deviations are combined around the mean of all (Chan, Golub and LeVeque, 1979).
+
+    Args:
+        moments: what `slice_moments` returned for each slice and tensor, shape ``(R, N, 3)``.
+
+    Returns:
+        Shape ``(N,)``, in the dtype of the moments.
+
+    >>> parts = torch.tensor([1.0, 2.0]), torch.tensor([3.0])
+    >>> sliced_std(torch.stack([slice_moments(part) for part in parts])[:, None])
+    tensor([1.0000], dtype=torch.float64)
+    """
+    numbers, means, squares = moments.unbind(dim=-1)
+    total = numbers.sum(dim=0)
+    mean = (numbers * means).sum(dim=0) / total.clamp(min=1)
+    deviation = squares.sum(dim=0) + (numbers * (means - mean).square()).sum(dim=0)
+    std = (deviation / (total - 1).clamp(min=1)).sqrt() + 1e-8
+    return torch.where(total < 2, 0, std)
+
+
+def element_std(deviation: Tensor, count: Tensor, decay: float) -> Tensor:
     r"""Standard deviation of every element over past step gradients, from `running_moments_`.
 
-    .. math:: \sigma = \sqrt{d / w}
+    .. math:: \sigma = \sqrt{d / (1 - \gamma^n)}
 
     This is the diagonal of the covariance of stochastic gradients, which the theory of OGM-GE
     speaks of (Peng et al., CVPR 2022).
 
     Args:
-        deviation: running sum d of squared deviations, any shape.
-        weight: running sum w of weights, shape ``()``; 0 before the first gradient.
+        deviation: running mean d of squared deviations, any shape.
+        count: how many gradients n it is of, shape ``()``, int64.
+        decay: the factor by which past gradients lose weight.
 
-    >>> element_std(torch.tensor([8.0]), torch.tensor(2.0))
-    tensor([2.])
+    >>> element_std(torch.tensor([0.5]), torch.tensor(1), decay=0.5)
+    tensor([1.])
     """
-    return (deviation / weight.clamp(min=torch.finfo(weight.dtype).tiny)).sqrt()
+    return (deviation / _weight(count, decay).to(deviation.dtype)).sqrt()
 
 
 def running_moments_(
-    gradient: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor, decay: float
+    gradient: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    count: Tensor,
+    decay: float,
+    sound: Tensor | None = None,
 ) -> None:
     r"""Add a gradient to the running first and second moments, in place.
 
-    Past gradients lose the factor `decay` at every step:
+    Past gradients lose the factor `decay` at every step, and the weights of n gradients add up to
+    :math:`w = 1 - \gamma^n`:
 
     .. math::
-        w \leftarrow \gamma w + 1 - \gamma, \quad
+        n \leftarrow n + 1, \quad
         m \leftarrow m + \tfrac{1 - \gamma}{w} (g - m_{old}), \quad
         d \leftarrow \gamma d + (1 - \gamma) (g - m_{old}) (g - m)
 
@@ -69,14 +120,26 @@ def running_moments_(
     Args:
         gradient: any shape.
         mean: the running mean m, same shape.
-        deviation: the running sum d of squared deviations from it, same shape.
-        weight: the running sum w of weights, shape ``()``.
+        deviation: the running mean d of squared deviations from it, same shape, of weight w.
+        count: the number n of gradients, shape ``()``, int64: a running sum of weights would not
+            do, because the compiler of torch 2.13 loses what is added in place to a double of
+            this shape.
         decay: the factor, at least 0 and below 1.
+        sound: whether the gradient is finite, shape ``()``, where this is a slice of it.
     """
-    sound = torch.isfinite(gradient).all()
-    share = sound.to(weight.dtype) * (1 - decay)
-    weight.mul_(1 - share).add_(share)
+    sound = torch.isfinite(gradient).all() if sound is None else sound
+    share = sound.to(mean.dtype) * (1 - decay)
+    count.add_(sound)
     before = torch.where(sound, gradient - mean, 0)  # 0 * NaN would not leave the moments alone
-    mean.addcmul_(before, share / weight.clamp(min=torch.finfo(weight.dtype).tiny))
+    mean.addcmul_(before, ((1 - decay) / _weight(count, decay)).to(mean.dtype))
     after = torch.where(sound, gradient - mean, 0)
     deviation.mul_(1 - share).addcmul_(before, after * share)
+
+
+def _weight(count: Tensor, decay: float) -> Tensor:
+    """Sum of the weights of so many gradients, shape ``()``; that of one before the first.
+
+    In double precision where the device has it, so that the first gradient is taken as it is.
+    """
+    wide = torch.float32 if count.device.type == "mps" else torch.float64
+    return 1 - torch.pow(decay, count.clamp(min=1).to(wide))

@@ -52,7 +52,7 @@ class OGM(Method):
     name = "ogm"
     source = "Peng et al., CVPR 2022"
     needs = frozenset({"scores"})
-    capabilities = Capabilities()
+    capabilities = Capabilities(sharded=True)
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class GE(Method):
 
     name = "ge"
     source = "Peng et al., CVPR 2022"
-    capabilities = Capabilities()
+    capabilities = Capabilities(sharded=True)
 
     def __init__(
         self,

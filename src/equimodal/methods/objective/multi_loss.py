@@ -31,7 +31,7 @@ class MultiLoss(Method):
     name = "multi-loss"
     source = "Wei and Hu, ICML 2024"
     replaces_joint = True
-    capabilities = Capabilities()
+    capabilities = Capabilities(sharded=True)
 
     def __init__(self, unimodal: float | dict[str, float] = 1.0, joint: float = 1.0) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class Ensemble(Method):
     name = "ensemble"
     source = "late fusion"
     replaces_joint = True
-    capabilities = Capabilities()
+    capabilities = Capabilities(sharded=True)
 
     def __init__(self, average: str = "probabilities") -> None:
         super().__init__()
