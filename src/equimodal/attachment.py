@@ -22,6 +22,10 @@ from equimodal.scores import Scores
 from equimodal.sharding import find_sharding, refuse_copy
 from equimodal.step import Step
 
+COMPILED = (
+    ", and hooks on it would never run: attach the balancer first, then torch.compile the model"
+)
+
 
 def bare(model: nn.Module) -> nn.Module:
     """Return the user's model without the wrapper for several ranks."""
@@ -59,6 +63,8 @@ class Attachment:
     ) -> None:
         self.model = model
         self.bare_model = bare(model)
+        if "_orig_mod" in self.bare_model._modules:  # before its modules are looked up by name
+            raise SetupError(f"the model is already compiled{COMPILED}")
         self.head = None if head is None else find_module(self.bare_model, "head", head)
         self.sharding = find_sharding(self.bare_model, self.head)
         self.modalities = Modalities(self.bare_model, encoders)
@@ -258,8 +264,10 @@ class Attachment:
         if call.encoders and missing:
             raise MatchError(
                 f"the encoder of {', '.join(missing)} did not run in this forward, while others "
-                f"did: modality missing from the batch? Say so: loss(..., present={{{missing[0]!r}:"
-                " mask}) with a mask of shape (B,) that is True for the samples that have it"
+                f"did. Features that are kept from another batch are not trained: encode every "
+                "batch anew. Is the modality missing from the batch? Say so: loss(..., "
+                f"present={{{missing[0]!r}: mask}}) with a mask of shape (B,) that is True for the "
+                "samples that have it"
             )
 
     def _refuse_misfits(self) -> None:
@@ -276,10 +284,7 @@ class Attachment:
                 inside = set(module.modules())
                 for name, part in parts:
                     if part in inside:
-                        raise SetupError(
-                            f"{name} is already compiled, and hooks on it would never run: attach "
-                            "the balancer first, then torch.compile the model"
-                        )
+                        raise SetupError(f"{name} is already compiled{COMPILED}")
         for name, encoder in self.modalities.encoder_modules():
             if self.head is None:
                 continue

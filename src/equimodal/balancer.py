@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from equimodal import ranks
@@ -21,17 +18,19 @@ from equimodal.capture import Call, leave
 from equimodal.check import Check, checked
 from equimodal.composition import Composition, modules_of, summed
 from equimodal.criterion import Criterion, Loss
-from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
-from equimodal.evidence import EvidenceSum, Measured, Scored
+from equimodal.errors import MatchError, SetupError, StepError
+from equimodal.evidence import EvidenceSum
 from equimodal.export import exported
 from equimodal.features import Given, Inputs
-from equimodal.graph import depends_on, mark, marked
+from equimodal.handout import Handout, Pending
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
 from equimodal.modulation import Modulated, Modulation
 from equimodal.noise import NoiseSource
+from equimodal.notices import Notices
 from equimodal.optimizers import (
     Optimizer,
+    eager,
     given_optimizers,
     held,
     hook_steps,
@@ -48,15 +47,6 @@ from equimodal.sharding import refuse_copy
 from equimodal.state import restore, save
 from equimodal.step import Shapes, Step
 from equimodal.tracking import Tracker
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A loss that was handed out: its terms, and the evidence it adds once it is backpropagated."""
-
-    terms: dict[str, Tensor]
-    scores: Scored | None
-    measured: dict[str, Measured]
 
 
 class Balancer:
@@ -153,14 +143,15 @@ class Balancer:
         self.own = OwnOptimizer(self.optimizers[0], own_optimizer or like(self.optimizers[0]))
         self.shapes: Shapes | None = None
         self.evidence = EvidenceSum()
+        self.handout = Handout()
         self.batch: tuple[Tensor, Mapping[str, Tensor]] | None = None
+        self.driven = False  # whether the loop goes through `batches`
         self._modulated: Modulated | None = None  # between modulate and step
-        self._traced: list[tuple[Tensor, Pending]] = []  # the latest loss of a compiled step
         self._agreed = False
         self._modulations = 0  # within one optimizer.step(closure)
-        self._warned: set[str] = set()
-        self._key = object()
+        self.notices = Notices(modalities, self.optimizers)
         handles = hook_steps(self.optimizers, self._before_step, self._after_step)
+        handles.append(self.notices.watch_others())
         self.attached.keeps_encoders = self.methods.needs("encoder inputs")
         if self.methods.any("gate") or self.methods.any("order"):
             self.attached.recorder.gate = weakly(self._gate)
@@ -203,6 +194,9 @@ class Balancer:
         """
         if not torch.is_grad_enabled():
             return self.criterion.total(logits, target)
+        self.notices.evaluating(self.attached.model)
+        if self.batch is None and self.methods.any("order") and not self.driven:
+            self.notices.unordered()
         indices = None if self.batch is None else self.batch[0]
         step = self.attached.step(logits, target, present, indices, self.epoch)
         if self.shapes is None:
@@ -216,13 +210,10 @@ class Balancer:
         pending = Pending(terms, scores, self.methods.measure(step))
         self.tracker.losses(terms)
         total = summed(terms, step, self.process_group)
-        if torch.compiler.is_compiling():  # which has no graph to leave a record on
-            self._traced = [(total, pending)]
-        else:
-            mark(total, self._key, pending)
+        self.handout.note(total, pending)
         return total
 
-    @_disable_dynamo  # a compiled step breaks at a backward pass anyway: here, and only once
+    @eager  # a compiled step breaks at a backward pass anyway: here, and only once
     def backward(self, loss: Tensor, using: Callable[[Tensor], None] | None = None) -> None:
         """Backpropagate a loss that came from `loss`, scaled or added to as you like.
 
@@ -234,7 +225,7 @@ class Balancer:
         Raises:
             StepError: the loss did not come from `loss`, or a method refuses accumulation.
         """
-        records = self._pending(loss)
+        records = self.handout.behind(loss)
         if not records:
             raise StepError(
                 "balancer.backward: this loss was not computed from what balancer.loss returned "
@@ -269,6 +260,8 @@ class Balancer:
                 "balancer.modulate: nothing was backpropagated since the last step: call "
                 "balancer.backward(loss) before it, and modulate once per optimizer step"
             )
+        if self._modulated is not None:
+            self.notices.refuse_replaced()
         if scaler is not None:
             self._unscale(scaler)
         if not self._agreed:
@@ -283,7 +276,7 @@ class Balancer:
         coefficients = self.methods.coefficients(evidence, self.epoch)
         if scored:
             self.tracker.judged(evidence[""], coefficients)
-            self._notice_unsound(evidence[""].log_scores)
+            self.notices.unsound(evidence[""].log_scores)
         self.modulation.on_gradients(coefficients, self._active(), self.steps)
         self.methods.adjust(self.attached.modalities, evidence, self.epoch)
         for parameter in self.methods.frozen(self.attached.modalities, self.epoch):
@@ -433,17 +426,14 @@ class Balancer:
         closure = any(each is not None for each in given)
         if self.evidence.micro_batches:
             self.evidence = EvidenceSum()
-            self._warn_once(
-                "optimizer.step() ran on gradients that balancer.modulate() has not seen"
-                + (": call it within the closure, after balancer.backward" if closure else "")
-                + ". Write balancer.backward(loss); balancer.modulate(); optimizer.step()"
-            )
+            self.notices.forgotten(closure)
         if closure and self._modulations > 1:
             raise StepError(
                 f"{type(optimizer).__name__}.step evaluated its closure {self._modulations} times, "
                 "but evidence and noise belong to one gradient per step: use an optimizer that "
                 "evaluates its closure once"
             )
+        self.notices.stepped()
         if self._modulated is None:
             return
         modulated = self._modulated
@@ -458,14 +448,6 @@ class Balancer:
             self._modulated = None
 
     # ------------------------------------------------------------------
-
-    def _pending(self, loss: Tensor) -> list[Pending]:
-        """Return the records of the losses that this one was computed from."""
-        records: list[Pending] = marked(loss, self._key)
-        if not records:
-            records = [pending for total, pending in self._traced if depends_on(loss, total)]
-        self._traced = [] if records else self._traced
-        return records
 
     def _active(self) -> set[int]:
         return {index for index, _ in self.methods.active(self.epoch)}
@@ -493,20 +475,3 @@ class Balancer:
                     f"{type(method).__name__} cannot accumulate gradients over micro-batches: call "
                     "balancer.modulate() and optimizer.step() after every balancer.backward(loss)"
                 )
-
-    def _notice_unsound(self, log_scores: Tensor) -> None:
-        """Warn of evidence that is NaN, where looking does not make the device wait."""
-        if log_scores.device.type != "cpu" or torch.compiler.is_compiling():
-            return
-        values = log_scores.tolist()
-        unsound = [name for name, value in zip(self.names, values) if value != value]  # noqa: B905
-        if unsound:
-            self._warn_once(
-                f"the unimodal loss of {', '.join(unsound)} is NaN or infinite: coefficients "
-                "that depend on it are 1 in such steps"
-            )
-
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(message, BalanceWarning, stacklevel=4)

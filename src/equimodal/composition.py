@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -195,6 +196,17 @@ class Composition:
             if len(owners) > 1:
                 classes = " and ".join(type(method).__name__ for method in owners)
                 raise SetupError(f"{classes} cannot be combined: each wants to {what}")
+        for first, second in itertools.permutations(self.methods, 2):
+            kinds = type(first).__name__, type(second).__name__
+            if isinstance(first, type(second)):
+                raise SetupError(
+                    f"{kinds[0]} is a {kinds[1]}, and would do the same once more: give one of them"
+                )
+            if first.overrides("predict_unimodal") and "scores" in second.needs:
+                raise SetupError(
+                    f"{kinds[1]} cannot be combined with {kinds[0]}, which does not train the head "
+                    f"that scores are read through: leave out {kinds[1]}"
+                )
         for method in self.methods:
             for name in method.modalities or ():
                 if name not in self.names:

@@ -121,7 +121,7 @@ class Criterion:
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise MatchError(
                 f"the criterion {_name(self.loss)} does not take logits {_describe(logits)} with "
-                f"target {_describe(target)}: {error}"
+                f"target {_describe(target)}: {error}{_device_hint(logits, target)}"
             ) from error
 
     def _ignored_elements(self, target: Any) -> Tensor | None:
@@ -224,6 +224,13 @@ def _parameters(loss: Loss) -> Any:
 
 def _name(loss: Loss) -> str:
     return getattr(loss, "__name__", type(loss).__name__)
+
+
+def _device_hint(logits: Any, target: Any) -> str:
+    here, there = (getattr(value, "device", None) for value in (logits, target))
+    if here is None or there is None or here == there:
+        return ""
+    return f". The target is on {there}, the logits are on {here}: write target.to(logits.device)"
 
 
 def _describe(value: Any) -> str:

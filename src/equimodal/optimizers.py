@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._compile import _disable_dynamo
 from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import SetupError
@@ -69,10 +70,16 @@ def hook_steps(
         handle
         for optimizer in optimizers
         for handle in (
-            optimizer.register_step_pre_hook(weakly(before)),
-            optimizer.register_step_post_hook(weakly(after)),
+            optimizer.register_step_pre_hook(eager(weakly(before))),
+            optimizer.register_step_post_hook(eager(weakly(after))),
         )
     ]
+
+
+def eager(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the compiler out of a function, without importing it before it is needed."""
+    disabled: Callable[..., Any] = _disable_dynamo(function)
+    return disabled
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

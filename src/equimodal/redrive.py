@@ -85,6 +85,7 @@ class Reordered:
 
     def __iter__(self) -> Iterator[Any]:
         balancer = self.balancer
+        balancer.driven = True
         order = balancer.methods.order(len(self.loader.dataset), balancer.epoch)
         if order is None:
             yield from self.loader

@@ -17,13 +17,14 @@ from torch._subclasses.fake_tensor import (
 )
 
 import equimodal as eq
+from equimodal.notices import Notices
 from support.worlds import World
 
 
 @pytest.fixture
 def without_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The warning of evidence that is not finite looks at values on the CPU alone: see below."""
-    monkeypatch.setattr(eq.Balancer, "_notice_unsound", lambda self, log_scores: None)
+    monkeypatch.setattr(Notices, "unsound", lambda self, log_scores: None)
     with FakeTensorMode():
         yield
 
@@ -83,4 +84,4 @@ def test_only_metrics_wait_when_asked() -> None:
 
 def test_the_warning_of_evidence_that_is_not_finite_does_not_look_at_a_device() -> None:
     balancer = World().balance(eq.OGM(0.8))
-    balancer._notice_unsound(torch.empty(2, device="meta"))  # has no values either
+    balancer.notices.unsound(torch.empty(2, device="meta"))  # has no values either

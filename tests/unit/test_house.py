@@ -21,7 +21,7 @@ ROOMS = [
     {"errors", "extras", "once"},
     {"functional"},
     {
-        "graph", "ranks", "criterion", "features", "discovery", "modalities", "capture", "step",
+        "graph", "handout", "notices", "ranks", "criterion", "features", "discovery", "modalities", "capture", "step",
         "readout", "scores", "evidence", "noise", "method", "optimizers", "own", "redrive", "run",
         "attachment", "composition", "modulation", "separation", "tracking", "state", "check",
         "sharding",

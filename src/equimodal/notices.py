@@ -1,0 +1,103 @@
+"""What goes wrong without an error of its own: noticed, and said once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
+
+from equimodal.errors import BalanceWarning, StepError
+from equimodal.modalities import Modalities
+from equimodal.optimizers import Optimizer, eager, held, weakly
+
+
+class Notices:
+    """Warnings about a training loop, each given once, and what they are told from.
+
+    Args:
+        modalities: the encoders.
+        optimizers: those that the balancer was given.
+    """
+
+    def __init__(self, modalities: Modalities, optimizers: Sequence[Optimizer]) -> None:
+        self.modalities = modalities
+        self.optimizers = optimizers
+        self._said: set[str] = set()
+        self._other: str | None = None
+
+    def once(self, message: str) -> None:
+        """Warn, unless the same was said before."""
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(message, BalanceWarning, stacklevel=4)
+
+    def forgotten(self, closure: bool) -> None:
+        """The optimizer has stepped, and `modulate` had not been called."""
+        self.once(
+            "optimizer.step() ran on gradients that balancer.modulate() has not seen"
+            + (": call it within the closure, after balancer.backward" if closure else "")
+            + ". Write balancer.backward(loss); balancer.modulate(); optimizer.step()"
+        )
+
+    def unsound(self, log_scores: Tensor) -> None:
+        """Look for evidence that is NaN, where looking does not make the device wait."""
+        if log_scores.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        values = log_scores.tolist()
+        names = [n for n, v in zip(self.modalities.names, values, strict=True) if v != v]
+        if names:
+            self.once(
+                f"the unimodal loss of {', '.join(names)} is NaN or infinite: coefficients "
+                "that depend on it are 1 in such steps"
+            )
+
+    def evaluating(self, model: nn.Module) -> None:
+        """A loss is about to be trained on: look whether the model is in evaluation mode."""
+        if not model.training:
+            self.once(
+                f"{type(model).__name__} is trained in evaluation mode, without dropout and with "
+                "BatchNorm's running statistics: call model.train() after every evaluation"
+            )
+
+    def unordered(self) -> None:
+        """A method decides which samples an epoch has, but nobody asks it."""
+        self.once(
+            "a method decides which samples an epoch has, but the loop does not ask it: write "
+            "for batch in balancer.batches(loader)"
+        )
+
+    def watch_others(self) -> RemovableHandle:
+        """Watch out for other optimizers that step the encoders."""
+        handle: RemovableHandle = register_optimizer_step_post_hook(eager(weakly(self._stepped)))
+        return handle
+
+    def refuse_replaced(self) -> None:
+        """Refuse to go on where another optimizer has taken the step of a known one.
+
+        Raises:
+            StepError: it was replaced after the balancer was attached.
+        """
+        if self._other is not None:
+            known = ", ".join(type(optimizer).__name__ for optimizer in self.optimizers)
+            raise StepError(
+                f"the encoders were stepped by another optimizer ({self._other}) than the one that "
+                f"the balancer was given ({known}), which has not stepped: was it replaced? Make "
+                "the balancer after the last optimizer, eq.Balancer(..., optimizer=optimizer)"
+            )
+
+    def stepped(self) -> None:
+        """A known optimizer has stepped: it may have called another one to do so."""
+        self._other = None
+
+    def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if any(optimizer is known for known in self.optimizers):
+            return
+        ours = held(optimizer)
+        for name in self.modalities.names:
+            if any(owned.parameter in ours for owned in self.modalities.owned[name]):
+                self._other = type(optimizer).__name__
