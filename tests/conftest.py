@@ -1,9 +1,14 @@
 """Settings of all tests."""
 
-import torch
-from hypothesis import settings
+import os
 
-# Small tensors gain nothing from threads, and two test workers on two cores lose by them.
+# Small tensors gain nothing from threads, and two test workers on two cores lose by them: nor shall
+# the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
 torch.set_num_threads(1)
 
 settings.register_profile("equimodal", deadline=None)  # the first example pays for imports

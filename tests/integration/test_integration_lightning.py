@@ -59,9 +59,9 @@ METHODS: dict[str, Callable[[], Any]] = {
     "ogm-ge": lambda: eq.OGMGE(0.8),
     "ogm-ge, updates": lambda: eq.OGMGE(0.8, space="update"),
     "multi-loss": eq.MultiLoss,
-    "ogm-ge, smoothed, and ensemble": lambda: [eq.OGMGE(0.8, smoothing=0.9), eq.Ensemble()],
+    "ogm-ge, smoothed, and multi-loss": lambda: [eq.OGMGE(0.8, smoothing=0.9), eq.MultiLoss()],
 }
-RANKED = ("ogm-ge", "ogm-ge, smoothed, and ensemble")  # starting processes takes the time
+RANKED = ("ogm-ge", "ogm-ge, smoothed, and multi-loss")  # starting processes takes the time
 
 
 class Net(L.LightningModule):
@@ -422,7 +422,7 @@ def test_ended_by_steps_in_mid_epoch() -> None:
     assert torch.equal(weights(net), by_hand(eq.OGMGE(0.8), stop=11)[0])
 
 
-@pytest.mark.parametrize("name", ["ogm-ge", "ogm-ge, smoothed, and ensemble"])
+@pytest.mark.parametrize("name", ["ogm-ge", "ogm-ge, smoothed, and multi-loss"])
 @pytest.mark.parametrize("first", [True, False], ids=["finder first", "balance first"])
 def test_the_learning_rate_finder_leaves_no_trace(name: str, first: bool, tmp_path: Path) -> None:
     """Also where the finder's steps made the methods' own modules, and whichever callback is first."""
