@@ -21,10 +21,10 @@ from equimodal.methods import (
     TwoSided,
     Unimodal,
 )
-from equimodal.noise import ElementNoise, Noise, TensorNoise
 from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
 from equimodal.step import Shapes, Step
+from equimodal.update.noise import ElementNoise, Noise, TensorNoise
 
 __version__ = "0.1.0"
 

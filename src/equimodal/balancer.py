@@ -13,22 +13,29 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from equimodal import ranks
-from equimodal.attachment import Attachment
-from equimodal.capture import Call, leave
-from equimodal.check import Check, checked
+from equimodal.attach.attachment import Attachment
+from equimodal.attach.capture import Call, leave
+from equimodal.attach.check import Check, checked
+from equimodal.attach.export import exported
+from equimodal.attach.features import Given, Inputs
+from equimodal.attach.handout import Handout, Pending
+from equimodal.attach.sharding import refuse_copy
 from equimodal.composition import Composition, modules_of, summed
 from equimodal.criterion import Criterion, Loss
+from equimodal.epochs.redrive import Reordered, refuse_stream
+from equimodal.epochs.run import Forward, Run, last_is_target
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.evidence import EvidenceSum
-from equimodal.export import exported
-from equimodal.features import Given, Inputs
-from equimodal.handout import Handout, Pending
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
-from equimodal.modulation import Modulated, Modulation
-from equimodal.noise import NoiseSource
-from equimodal.notices import Notices
-from equimodal.optimizers import (
+from equimodal.readout import move
+from equimodal.scores import scores_from
+from equimodal.state import restore, save
+from equimodal.step import Shapes, Step
+from equimodal.update.modulation import Modulated, Modulation
+from equimodal.update.noise import NoiseSource
+from equimodal.update.notices import Notices
+from equimodal.update.optimizers import (
     Optimizer,
     eager,
     given_optimizers,
@@ -37,16 +44,9 @@ from equimodal.optimizers import (
     refuse_untrained,
     weakly,
 )
-from equimodal.own import Factory, OwnOptimizer, like
-from equimodal.readout import move
-from equimodal.redrive import Reordered, refuse_stream
-from equimodal.run import Forward, Run, last_is_target
-from equimodal.scores import scores_from
-from equimodal.separation import Separation
-from equimodal.sharding import refuse_copy
-from equimodal.state import restore, save
-from equimodal.step import Shapes, Step
-from equimodal.tracking import Tracker
+from equimodal.update.own import Factory, OwnOptimizer, like
+from equimodal.update.separation import Separation
+from equimodal.update.tracking import Tracker
 
 
 class Balancer:

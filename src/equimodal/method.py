@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from equimodal.evidence import Evidence
 from equimodal.modalities import OwnedParameter, Selection, Selector
-from equimodal.noise import Noise
 from equimodal.step import Shapes, Step
+from equimodal.update.noise import Noise
 
 if TYPE_CHECKING:
-    from equimodal.run import Run
+    from equimodal.epochs.run import Run
 
 Need = Literal["scores", "encoder inputs", "training data", "held-out data", "sample identities"]
 Space = Literal["gradient", "update"]

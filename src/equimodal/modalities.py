@@ -148,7 +148,7 @@ class Modalities:
 
 
 def _modules(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module, ...]:
-    entries = list(given) if isinstance(given, tuple | list) else [given]
+    entries = [given] if isinstance(given, nn.Module | str) else list(given)
     modules = tuple(find_module(model, f"encoders['{name}']", entry) for entry in entries)
     if not modules:
         raise SetupError(f"encoders['{name}'] is empty: name at least one module")

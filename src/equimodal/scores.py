@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from equimodal import functional
+from equimodal.attach.features import Features
 from equimodal.errors import MatchError, SetupError, unknown
-from equimodal.features import Features
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from equimodal.attach.sharding import is_sharded
 from equimodal.errors import SetupError, StepError
 from equimodal.evidence import EvidenceSum
-from equimodal.sharding import is_sharded
 from equimodal.step import Shapes
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from equimodal import functional
+from equimodal.attach.features import Features, Inputs
 from equimodal.criterion import Criterion
-from equimodal.features import Features, Inputs
 from equimodal.once import once
 
 

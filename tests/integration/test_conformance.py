@@ -11,7 +11,7 @@ from torch import Tensor
 
 import equimodal as eq
 from equimodal import testing
-from equimodal.run import Run
+from equimodal.epochs.run import Run
 from support.settings import METHODS, VARIANTS
 
 

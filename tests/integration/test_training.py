@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Stop(L.Callback):
 @pytest.mark.parametrize("make", [lambda: eq.OGMGE(0.8, smoothing=0.9), eq.MultiLoss, eq.Ensemble])
 def test_resumed_equals_uninterrupted(make: Any, tmp_path: Path) -> None:
     straight = fit(SPLITS, make(), QUICK, out=tmp_path / "straight", tensorboard=False)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with pytest.raises(KeyboardInterrupt):
         fit(
             SPLITS,
             make(),
@@ -103,6 +104,26 @@ def test_resumed_equals_uninterrupted(make: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "broken" / "result.json").exists()
     resumed = fit(SPLITS, make(), QUICK, out=tmp_path / "broken", resume=True, tensorboard=False)
     assert resumed.history == straight.history
+    assert resumed.test == straight.test
+
+
+def test_a_run_goes_on_from_its_last_epoch_not_from_its_best(tmp_path: Path) -> None:
+    settings = replace(QUICK, epochs=4, lr=0.4)  # too much to get better
+    straight = fit(SPLITS, eq.Joint(), settings, out=tmp_path / "straight", tensorboard=False)
+    assert straight.best_epoch < 2
+    with pytest.raises(KeyboardInterrupt):
+        fit(SPLITS, eq.Joint(), settings, out=tmp_path / "broken", callbacks=[Stop(3, 0)])
+    begun: list[int] = []
+
+    class Note(L.Callback):
+        def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+            begun.append(trainer.current_epoch)
+
+    resumed = fit(
+        SPLITS, eq.Joint(), settings, out=tmp_path / "broken", resume=True, callbacks=[Note()]
+    )
+    assert begun == [3]
+    assert str(resumed.history) == str(straight.history)  # in which ratios may be NaN
     assert resumed.test == straight.test
 
 
@@ -118,7 +139,39 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     first = fit(SPLITS, eq.Joint(), QUICK, out=tmp_path, tensorboard=False)
     with pytest.raises(eq.SetupError, match="holds a run already"):
         fit(SPLITS, eq.Joint(), QUICK, out=tmp_path)
-    assert fit(SPLITS, eq.OGM(0.1), QUICK, out=tmp_path, resume=True) == first
+    assert fit(SPLITS, eq.Joint(), QUICK, out=tmp_path, resume=True) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": eq.OGM(0.1)}, "a run with method Joint"),
+        ({"settings": replace(QUICK, epochs=4)}, "settings epochs 3, this one has epochs 4:"),
+        ({"model": model_for(SPLITS, "film")}, "model head Concat"),
+        ({"splits": data.load("mfeat", modalities=("pix", "mor"))}, "pix, mor, fou, this one has"),
+    ],
+)
+def test_another_run_is_not_resumed(change: Any, message: str, tmp_path: Path) -> None:
+    given: Any = {"splits": SPLITS, "method": eq.Joint(), "settings": QUICK}
+    with pytest.raises(KeyboardInterrupt):
+        fit(**given, out=tmp_path, callbacks=[Stop(1, 0)], tensorboard=False)
+    held = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(eq.SetupError, match=message):
+        fit(**(given | change), out=tmp_path, resume=True)
+    assert held == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+
+def test_what_cannot_be_attached_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(eq.SetupError, match="unknown modality 'nope'"):
+        fit(SPLITS, eq.Unimodal("nope"), QUICK, out=tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_interruptions_are_heard_again_after_one(tmp_path: Path) -> None:
+    heard = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(SPLITS, eq.Joint(), QUICK, callbacks=[Stop(0, 0)])
+    assert signal.getsignal(signal.SIGINT) == heard
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import equimodal as eq
 from equimodal import ranks
-from equimodal.run import Run
+from equimodal.epochs.run import Run
 
 
 class SeveralGradients(eq.Method):

@@ -21,11 +21,8 @@ ROOMS = [
     {"errors", "extras", "once"},
     {"functional"},
     {
-        "graph", "handout", "notices", "ranks", "criterion", "features", "discovery", "modalities", "capture", "step",
-        "readout", "scores", "evidence", "noise", "method", "optimizers", "own", "redrive", "run",
-        "attachment", "composition", "modulation", "separation", "tracking", "state", "check",
-        "sharding",
-        "export",
+        "attach", "composition", "criterion", "epochs", "evidence", "method", "modalities", "ranks",
+        "readout", "scores", "state", "step", "update",
     },
     {"balancer", "methods"},
     {"testing", "__init__"},

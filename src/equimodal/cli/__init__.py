@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,12 +15,17 @@ COMMANDS = {
     "compare": "compare methods over paired seeds, with intervals",
     "methods": "list the methods and what each of them can do",
 }
+FAILED = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 2 for wrong use, 130 when interrupted."""
+    """Run a command and return its exit status.
+
+    It is 0, 1 if the command could not do all of its work, 2 for wrong use, or 130 when it was
+    interrupted.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_help())
@@ -35,12 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SetupError, MatchError, StepError, ImportError) as error:
         print(f"equimodal: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
-        print("equimodal: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(": ".join(["equimodal: interrupted", *map(str, interruption.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         return 0
+    except OSError as error:  # a full disk, a folder that was taken away
+        print(f"equimodal: {error}", file=sys.stderr)
+        return FAILED
     return status
 
 

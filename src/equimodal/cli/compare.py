@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing import Any
 
 from equimodal import data
 from equimodal.cli import INTERRUPTED
-from equimodal.cli.parser import Parser, existing_or_new_folder
-from equimodal.compare import Comparison, main_job
+from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.progress import progress
+from equimodal.compare import Comparison, Entry, main_job, verdict
 from equimodal.compare import Progress as State
+from equimodal.compare.runs import ALPHAS
 from equimodal.compare.tables import for_terminal
 from equimodal.errors import SetupError, unknown
+from equimodal.extras import require
 from equimodal.training import Settings
+
+require("train", "rich")
+
+from rich.console import Console  # noqa: E402
+
+TERMS = """Test accuracy in %: mean [95% bootstrap interval] over paired seeds, and the paired
+difference to joint. Columns of modalities: read through the joint head, or models
+of their own (alone, ensemble). Epochs and alpha are chosen on the validation split."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,92 +35,113 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser(
         "compare",
         "Train unimodal, joint, multi-loss, OGM, GE and OGM-GE models over paired seeds, choose "
-        "alpha by validation accuracy, and report test accuracy with intervals. Interrupted, the "
-        "same command goes on where it was.",
+        "alpha by validation accuracy, and report test accuracy with intervals, as a table and a "
+        "figure. Interrupted, the same command goes on where it was; with more seeds, rows or "
+        "alphas it adds to what is there.",
     )
     parser.add("data", type=str, help=f"a data set: {', '.join(data.available())}")
-    parser.add("--out", type=Path, default=None, help="folder; results/DATA by default")
-    parser.add("--seeds", type=int, default=5, help="how many")
-    parser.add("--alphas", type=list[float], default=[0.1, 0.3, 0.8], help="as [a, b]")
-    parser.add("--rows", type=list[str], default=None, help="some rows, as [joint, ogm]")
-    parser.add("--modalities", type=list[str], default=None, help="some of them, as [a, b]")
-    parser.add("--workers", type=int, default=None, help="processes; one per core if null")
-    parser.add_settings(Settings, skip={"seed"})
+    parser.add("--out", type=Path, default=None, help="folder for the results [results/DATA]")
+    parser.add("--seeds", type=int, default=5, help="how many, counted from 0")
+    parser.add(
+        "--alphas", type=list[float], default=list(ALPHAS), help="to choose from for OGM and OGM-GE"
+    )
+    parser.add("--rows", type=list[str], default=None, help="some rows, as [joint, ogm] [all]")
+    parser.add(
+        "--modalities", type=list[str], default=None, help="some of the data set's, as [a, b] [all]"
+    )
+    parser.add("--workers", type=int, default=None, help="processes [one per core]")
+    parser.add_settings(Settings, "training", "what suits the data", skip={"seed"})
     options = parser.read(arguments)
+    if options is None:
+        return 0
+    _check(options)
     names = [name for name in Settings.__dataclass_fields__ if name != "seed"]
     settings = Settings(**{name: getattr(options, name) for name in names})
-    if options.seeds < 1:
-        raise SetupError(f"--seeds: expected 1 or more, found {options.seeds}")
     splits = data.load(options.data, modalities=options.modalities)
-    entries = main_job(splits.modalities, options.alphas)
-    if options.rows is not None:
-        labels = [entry.label for entry in entries]
-        for row in options.rows:
-            if row not in labels:
-                raise SetupError(unknown("row", row, labels))
-        entries = [entry for entry in entries if entry.label in options.rows]
-    folder = existing_or_new_folder(str(options.out or Path("results", options.data)))
+    folder = new_or_existing_folder(options.out or Path("results", options.data))
     comparison = Comparison(
-        options.data, entries, folder, range(options.seeds), settings, options.modalities
+        options.data,
+        _entries(splits.modalities, options.alphas, options.rows),
+        folder,
+        range(options.seeds),
+        settings,
+        options.modalities,
     )
     return _compare(comparison, options.workers)
 
 
+def _check(options: Any) -> None:
+    """Refuse what makes no comparison, by the names of the options."""
+    for name in ("seeds", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise SetupError(f"--{name}: expected 1 or more, found {value}")
+    for name in ("alphas", "rows", "modalities"):
+        values = getattr(options, name)
+        least = 2 if name == "modalities" else 1
+        if values is not None and (len(values) < least or len(set(values)) < len(values)):
+            found = ", ".join(map(str, values)) or "none"
+            number = "two" if least == 2 else "one"
+            raise SetupError(f"--{name}: expected {number} or more, none twice, found {found}")
+    for alpha in options.alphas:
+        if not 0 <= alpha < math.inf:
+            raise SetupError(f"--alphas: expected numbers of 0 or more, found {alpha}")
+
+
+def _entries(
+    modalities: Sequence[str], alphas: Sequence[float], rows: Sequence[str] | None
+) -> list[Entry]:
+    entries = main_job(modalities, alphas)
+    labels = [entry.label for entry in entries]
+    for row in rows or []:
+        if row not in labels:
+            raise SetupError("--rows: " + unknown("row", row, labels))
+    return [entry for entry in entries if rows is None or entry.label in rows]
+
+
 def _compare(comparison: Comparison, workers: int | None) -> int:
     console = Console()
-    console.print(f"{comparison.splits}", highlight=False)
     start = time.monotonic()
-    interrupted, failed = False, {}
+    interrupted = False
+    failed: dict[str, str] = {}
     try:
-        with _bar(console) as show:
-            failed = comparison.run(workers, show)
+        with progress(Console(stderr=True)) as show:
+
+            def tell(state: State) -> None:
+                show(state.done, state.total, f"{state.finished} of {state.runs} runs")
+
+            failed = comparison.run(workers, tell)
     except KeyboardInterrupt:
         interrupted = True
     written = comparison.write()
     rows = comparison.rows()
-    if rows:
+    console.print(f"{comparison.splits}", highlight=False, soft_wrap=True)
+    for table in for_terminal(rows, comparison.modalities, console.width) if rows else []:
         console.print()
-        console.print(for_terminal(rows, comparison.modalities))
+        console.print(table)
+    if rows:
+        # Without markup: intervals stand in brackets.
+        text = f"\n{TERMS}\n\n{verdict(rows)}"
+        console.print(text, highlight=False, markup=False)
+    if written:
+        files = ", ".join(path.name for path in written)
+        seconds = f"{time.monotonic() - start:.0f} s"
         console.print(
-            "\nTest accuracy in %, mean [95% bootstrap interval] over paired seeds; modalities:\n"
-            "read through the joint head, or models of their own (alone, ensemble).\n"
-            "Epochs and alpha are chosen on the validation split.",
+            f"\n{seconds}; in {comparison.folder}:\n{files}",
             highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     for name, reason in failed.items():
         print(f"equimodal compare: {name} failed: {reason}", file=sys.stderr)
-    if written:
-        files = ", ".join(path.name for path in written)
-        console.print(
-            f"\n{time.monotonic() - start:.0f} s; in {comparison.folder}:\n{files}", highlight=False
-        )
-    if interrupted:
+    missing = comparison.missing()
+    if missing:
+        what = "interrupted, " if interrupted else ""
         print(
-            f"equimodal compare: interrupted, {comparison.missing()} of {len(comparison.runs)} "
-            "runs are left: the same command goes on",
+            f"equimodal compare: {what}{missing} of {len(comparison.runs)} runs are left: "
+            "the same command goes on",
             file=sys.stderr,
         )
+    if interrupted:
         return INTERRUPTED
-    return 1 if failed else 0
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[object]:
-    """Show a bar over all epochs, and the runs that are under way."""
-    bar = Progress(
-        TextColumn("{task.fields[runs]}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with bar:
-        task = bar.add_task("", total=1, runs="starting")
-
-        def show(state: State) -> None:
-            runs = f"{state.finished} of {state.runs} runs"
-            bar.update(task, completed=state.done, total=state.total, runs=runs)
-
-        yield show
+    return 1 if missing else 0

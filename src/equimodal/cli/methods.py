@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Sequence
+from typing import Any
 
-from equimodal.errors import SetupError
+from equimodal.cli.options import options_of, sections
+from equimodal.cli.text import WIDTH, described, wrapped
+from equimodal.cli.words import dashed, words
+from equimodal.errors import SetupError, unknown
 from equimodal.method import Method
-from equimodal.methods import available
+from equimodal.methods import available, find
+
+HELP = """usage: equimodal methods [NAME]
+
+List the methods, or say all about one of them: equation, what it needs and
+can do, and its options."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print the table of methods, or one method in full."""
-    known = available()
-    if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: equimodal methods [NAME]\n\nList the methods, or say all about one of them.")
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(HELP)
         return 0
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise SetupError(unknown("option", argument, ["--help"]))
     if len(arguments) > 1:
         raise SetupError(f"methods: expected one name at most, found {' '.join(arguments)}")
-    if arguments:
-        from equimodal.methods import find
-
-        kind = find(arguments[0])
-        print(f"{kind.name}: equimodal.{kind.__name__}\n\n{(kind.__doc__ or '').strip()}")
-        return 0
-    print(table(known))
+    print(card(find(arguments[0])) if arguments else table(available()))
     return 0
 
 
@@ -32,18 +39,89 @@ def table(methods: dict[str, type[Method]]) -> str:
     head = ("method", "acts on", "passes", "accumulation", "M", "source")
     rows = [head, *(_row(name, kind) for name, kind in methods.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+    margin = sum(widths[:-1]) + 2 * (len(head) - 1)  # where the sources begin
+    lines = []
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False)]
+        body = wrapped(row[-1], margin)
+        lines.append("  ".join([*cells, body[margin:]]).rstrip())
+    rules = [*widths[:-1], min(widths[-1], WIDTH - margin)]
+    lines.insert(1, "  ".join("-" * width for width in rules))
+    lines += [
+        "",
+        "passes: extra forwards + backwards of the model in every step",
+        "accumulation: whether N micro-batches give the step of one large batch",
+        "M: how many modalities",
+        "`equimodal methods NAME` says all about one.",
     ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    lines += ["", "passes: extra forwards + backwards of the model in every step; M: modalities"]
     return "\n".join(lines)
+
+
+def card(kind: type[Method]) -> str:
+    """Return all about a method: what it does, needs and can do, and its options."""
+    can = kind.capabilities
+    yes = {True: "yes", False: "no"}
+    facts = [
+        ("acts on", _place(kind)),
+        ("source", kind.source or "none"),
+        ("needs", ", ".join(sorted(kind.needs)) or "nothing beyond a step"),
+        ("modalities", "two or more" if can.most is None else f"two to {can.most}"),
+        ("extra passes", f"forwards {can.forwards}, backwards {can.backwards}, in every step"),
+        ("accumulation", can.accumulation),
+        ("several ranks", yes[can.ranks]),
+        ("mixed precision", yes[can.autocast]),
+        ("compiled", yes[can.compiled]),
+        ("sharded (FSDP2)", yes[can.sharded]),
+    ]
+    options = [
+        (
+            f"--method.{dashed(name)}",
+            f"{_plain(option.text).rstrip('.')}. Takes {words(option.kind)}{_default(option)}",
+        )
+        for name, option in options_of(kind).items()
+    ]
+    parts = [
+        f"{kind.name}: {_where(kind)}.{kind.__name__}",
+        *(_paragraph(each) for each in sections(kind)[0].split("\n\n")),
+        described(facts, 20),
+        "\n".join(
+            [f"options (equimodal train DATA --method {kind.name} ...):", described(options, 8)]
+        )
+        if options
+        else "It has no options.",
+    ]
+    return "\n\n".join(parts)
 
 
 def _row(name: str, kind: type[Method]) -> tuple[str, ...]:
     can = kind.capabilities
-    folder = kind.__module__.split(".")[-2] if kind.__module__.startswith("equimodal") else "other"
     passes = f"{can.forwards}+{can.backwards}"
     most = "2+" if can.most is None else f"2-{can.most}"
-    return name, folder, passes, can.accumulation, most, kind.source
+    return name, _place(kind), passes, can.accumulation, most, kind.source
+
+
+def _place(kind: type[Method]) -> str:
+    ours = kind.__module__.startswith("equimodal.methods.")
+    return kind.__module__.split(".")[2] if ours else "other"
+
+
+def _where(kind: type[Method]) -> str:
+    return "equimodal" if kind.__module__.startswith("equimodal.") else kind.__module__
+
+
+def _paragraph(text: str) -> str:
+    """Wrap text; leave an equation as it is, without the marks of its markup."""
+    if text.startswith(".. math::"):
+        lines = text.removeprefix(".. math::").strip().splitlines()
+        return "\n".join(f"    {line.strip()}" for line in lines)
+    return wrapped(_plain(text))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r":math:`([^`]*)`", r"\1", text)
+
+
+def _default(option: Any) -> str:
+    if option.default is inspect.Parameter.empty:
+        return "; must be given"
+    return f" [{'null' if option.default is None else option.default}]"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import re
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from equimodal.cli.options import options_of
+from equimodal.cli.text import described, wrapped
+from equimodal.cli.words import dashed, placeholder, refusal, words
 from equimodal.errors import SetupError, unknown
 from equimodal.extras import require
 
@@ -20,9 +22,11 @@ from jsonargparse import ArgumentParser, Namespace  # noqa: E402
 from equimodal.method import Method  # noqa: E402
 from equimodal.methods.registry import available, find  # noqa: E402
 
+HIDDEN = ("help", "method", "method.help")  # from what jsonargparse shows
+
 
 class Parser:
-    """jsonargparse's parser, with errors in one line and exit status 2.
+    """jsonargparse's parser, with errors in one line, and help that fits into 80 columns.
 
     Args:
         command: of `equimodal`.
@@ -30,49 +34,94 @@ class Parser:
     """
 
     def __init__(self, command: str, description: str) -> None:
-        self.parser = ArgumentParser(
-            prog=f"equimodal {command}",
-            description=description,
-            allow_abbrev=False,
-            exit_on_error=False,
-        )
+        self.command = command
+        self.description = description
+        self.parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
+        self._none = ""
         self._default: type[Method] | None = None
+        self._method: type[Method] | None = None
+        self._groups: dict[str, list[str]] = {"": []}  # titles, and the options under them
 
     def add(self, *names: str, **settings: Any) -> None:
         """Add an argument."""
-        self.parser.add_argument(*names, **settings)
+        self._groups[""].append(self.parser.add_argument(*names, **settings).dest)
 
-    def add_settings(self, kind: type, skip: set[str | int] | None = None) -> None:
-        """Add an option for every field of a dataclass."""
-        self.parser.add_class_arguments(kind, None, skip=skip)
+    def add_settings(
+        self, kind: type, title: str, none: str, skip: set[str | int] | None = None
+    ) -> None:
+        """Add an option for every field of a dataclass, in a section of the help.
+
+        Args:
+            kind: the dataclass.
+            title: of the section.
+            none: what stands for None, in words.
+            skip: fields to leave out.
+        """
+        self._none = none
+        self._groups[title] = self.parser.add_class_arguments(kind, None, skip=skip)
 
     def add_method(self, default: type[Method]) -> None:
         """Add ``--method NAME`` and ``--method.OPTION VALUE``."""
-        self._default = default
+        self._default = self._method = default
         self.parser.add_subclass_arguments(
-            Method,
-            "method",
-            default={"class_path": _path(default)},
-            required=False,
-            help=f"how to balance: {', '.join(available())}; `equimodal methods NAME` lists the "
-            "options of one, given as --method.OPTION",
+            Method, "method", default={"class_path": _path(default)}, required=False
         )
 
-    def read(self, arguments: Sequence[str]) -> Namespace:
-        """Parse arguments and make the objects that they describe.
+    def read(self, arguments: Sequence[str]) -> Namespace | None:
+        """Parse arguments and make the objects that they describe; None after showing help.
 
         Raises:
             SetupError: an argument is not known, or has a value that does not fit.
         """
+        if any(argument in ("-h", "--help") for argument in arguments):
+            print(self.help())
+            return None
         spelt = [_underscored(argument) for argument in arguments]
+        self._refuse_unknown(spelt)
         if self._default is not None:
             spelt = self._named(spelt, self._default)
-        self._refuse_unknown(spelt)
         try:
             parsed: Namespace = self.parser.instantiate(self.parser.parse_args(spelt))
         except ArgumentError as error:
-            raise SetupError(_in_short(str(error))) from error
+            raise SetupError(refusal(str(error), self._kind)) from error
         return parsed
+
+    def help(self) -> str:
+        """Return usage, what the command does, and all options with their defaults."""
+        positional = [action for action in self._actions() if not action.option_strings]
+        usage = " ".join(action.dest.upper() for action in positional)
+        parts = [f"usage: equimodal {self.command} {usage} [OPTIONS]", wrapped(self.description)]
+        for title, names in self._groups.items():
+            actions = [action for action in self._actions() if action.dest in names]
+            entries = [_entry(action, self._none if title else "") for action in actions]
+            if not title and self._default is not None:
+                entries[len(positional) : len(positional)] = [
+                    (
+                        "--method NAME",
+                        f"how to balance: {', '.join(available())} [{self._default.name}]",
+                    ),
+                    (
+                        "--method.OPTION VALUE",
+                        "an option of the method, such as --method.alpha 0.3; `equimodal methods "
+                        "NAME` lists them",
+                    ),
+                ]
+            if not title:
+                entries.append(("-h, --help", "show this help"))
+            parts.append("\n".join([*([f"{title}:"] if title else []), described(entries)]))
+        parts.append("Defaults are in brackets.")
+        return "\n\n".join(parts)
+
+    def _actions(self) -> list[Any]:
+        return [action for action in self.parser._actions if action.dest not in HIDDEN]
+
+    def _kind(self, keys: Sequence[str]) -> Any:
+        """Return the type of an option by the parts of its name; None if it is not known."""
+        if len(keys) == 2 and keys[0] == "method" and self._method is not None:
+            option = options_of(self._method).get(keys[1])
+            return None if option is None else option.kind
+        kinds = {action.dest: getattr(action, "_typehint", None) for action in self._actions()}
+        return kinds.get(keys[0])
 
     def _named(self, arguments: list[str], default: type[Method]) -> list[str]:
         """Replace the names of methods by their classes, and check the options of the method."""
@@ -88,42 +137,60 @@ class Parser:
                 argument = f"--method={_path(chosen)}"
             expecting = argument == "--method"
             spelt.append(argument)
-        options = set(inspect.signature(chosen.__init__).parameters) - {"self"}
+        self._method = chosen
+        known = options_of(chosen)
         for argument in spelt:
             if argument.startswith("--method."):
                 option = argument.removeprefix("--method.").split("=")[0].split(".")[0]
-                if option not in {*options, "help"}:
-                    raise SetupError(unknown(f"option of {chosen.name}", option, options))
+                if not known:
+                    raise SetupError(f"--method.{option}: {chosen.name} takes no options")
+                if option not in known:
+                    raise SetupError(unknown(f"option of {chosen.name}", option, known))
         return spelt
 
     def _refuse_unknown(self, arguments: Sequence[str]) -> None:
-        known = [name for action in self.parser._actions for name in action.option_strings]
+        known = [name for action in self._actions() for name in action.option_strings]
+        known += ["--help"] if self._default is None else ["--help", "--method"]
         for argument in arguments:
             name = argument.split("=")[0]
-            if name.startswith("--") and name not in known and "." not in name:
-                spelt = [k for k in known if re.fullmatch(r"--\w+", k)]
-                raise SetupError(unknown("option", name, spelt))
+            of_method = self._default is not None and name.startswith("--method.")
+            if name.startswith("--") and name not in known and not of_method:
+                spelt = [dashed(k) for k in known if not k.endswith("+")]
+                first = dashed(name).split(".")[0]
+                raise SetupError(unknown("option", first, spelt))
 
 
-def _in_short(message: str) -> str:
-    """Say in one line what jsonargparse says in several."""
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    last = message.strip().splitlines()[-1].strip()
-    last = re.sub(r'^Parser key "[^"]+":\s*', "", last).replace("typing.", "")
-    if not keys:
-        return " ".join(message.split())
-    return f"--{'.'.join(dict.fromkeys(keys))}: {last[:1].lower()}{last[1:]}"
+def _entry(action: Any, none: str) -> tuple[str, str]:
+    kind = getattr(action, "_typehint", None)
+    text = (action.help or "").rstrip(".")
+    if not action.option_strings:
+        return action.dest.upper(), text
+    value = "" if kind is None else f" {placeholder(kind)}"
+    if placeholder(kind) == "NAME" and kind is not str:
+        text = f"{text}: {words(kind)}"
+    default = action.default
+    if isinstance(default, list):
+        text = f"{text} {default}"
+    elif isinstance(default, int | float | str) and not isinstance(default, bool):
+        text = f"{text} [{default}]"
+    elif default is None and none and "default" not in text:
+        text = f"{text} [{none}]"
+    return dashed(action.option_strings[0]) + value, text
 
 
-def existing_or_new_folder(text: str) -> Path:
+def new_or_existing_folder(path: Path) -> Path:
     """Take a folder to write to.
 
     Raises:
-        SetupError: it is a file, or cannot be written to.
+        SetupError: it is a file or within one, or cannot be written to.
     """
-    path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise SetupError(f"--out: {path} is a file, expected a folder")
+    for place in (path, *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise SetupError(f"--out: {place} is a file, expected a folder")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise SetupError(f"--out: {place} cannot be written to")
+            break
     return path
 
 
@@ -142,7 +209,7 @@ def _class(path: str) -> type[Method]:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(__import__(module, fromlist=[name]), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise SetupError(f"--method: cannot import {path}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise SetupError(f"--method: expected a subclass of equimodal.Method, found {path}")

@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equimodal import data
-from equimodal.cli.parser import Parser, existing_or_new_folder
+from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.progress import Lines
+from equimodal.errors import SetupError
+from equimodal.extras import require
 from equimodal.methods import OGMGE
 from equimodal.training import Fusion, Result, Settings, fit, model_for
+
+require("train", "rich", "tensorboard")
+
+from rich.console import Console  # noqa: E402
+
+from equimodal.cli.epochs import EpochLines  # noqa: E402
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -20,21 +29,45 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add("data", type=str, help=f"a data set: {', '.join(data.available())}")
     parser.add_method(OGMGE)
-    parser.add("--modalities", type=list[str], default=None, help="some of them, as [a, b]")
+    parser.add(
+        "--modalities", type=list[str], default=None, help="some of the data set's, as [a, b] [all]"
+    )
     parser.add("--fusion", type=Fusion, default="concat", help="how features are fused")
-    parser.add("--out", type=Path, default=None, help="folder for checkpoints and logs")
+    parser.add(
+        "--out", type=Path, default=None, help="folder for checkpoints, logs and result [none]"
+    )
     parser.add("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_settings(Settings)
+    parser.add_settings(Settings, "training", "what suits the data")
     options = parser.read(arguments)
+    if options is None:
+        return 0
     names = list(Settings.__dataclass_fields__)
     settings = Settings(**{name: getattr(options, name) for name in names})
+    if options.resume and options.out is None:
+        raise SetupError("--resume: expected --out with the folder of the run, found none")
     splits = data.load(options.data, modalities=options.modalities)
-    out = None if options.out is None else existing_or_new_folder(str(options.out))
-    print(splits)
+    if len(splits.modalities) < 2:
+        found = ", ".join(splits.modalities)
+        raise SetupError(f"--modalities: expected two or more, found {found} alone")
+    out = None if options.out is None else new_or_existing_folder(options.out)
     model = model_for(splits, options.fusion, settings.seed)
-    result = fit(
-        splits, options.method, settings, model, out=out, resume=options.resume, progress=True
-    )
+    errors = Console(stderr=True)
+    try:
+        result = fit(
+            splits,
+            options.method,
+            settings,
+            model,
+            out=out,
+            resume=options.resume,
+            progress=errors.is_terminal and Console().is_terminal,
+            callbacks=[] if errors.is_terminal else [EpochLines(Lines(errors))],
+        )
+    except KeyboardInterrupt as error:
+        if out is not None and (out / "checkpoints" / "last.ckpt").exists():
+            raise KeyboardInterrupt("the same command with --resume goes on") from error
+        raise
+    print(splits)
     print(_report(result, out))
     return 0
 

@@ -8,6 +8,7 @@ from equimodal.compare.runs import Entry, Run, main_job  # noqa: E402
 from equimodal.compare.statistics import Estimate, difference, estimate  # noqa: E402
 from equimodal.compare.study import Comparison, Progress  # noqa: E402
 from equimodal.compare.summary import Row  # noqa: E402
+from equimodal.compare.verdict import verdict  # noqa: E402
 
 __all__ = [
     "Comparison",
@@ -19,4 +20,5 @@ __all__ = [
     "difference",
     "estimate",
     "main_job",
+    "verdict",
 ]

@@ -21,10 +21,12 @@ class Row:
     Attributes:
         entry: which.
         options: the chosen setting.
-        results: by seed.
+        results: by seed; of the seeds for which every value of the grid is finished.
+        missing: seeds that are not finished.
         accuracy: on the test split.
         macro_f1: on the test split.
-        versus: paired difference of the accuracy to joint training; None for it.
+        versus: paired difference of the accuracy to joint training, over the seeds that both have;
+            None for joint training, and where they have none in common.
         modalities: accuracy of each modality alone on the test split: read through the joint head,
             or of models of single modalities.
     """
@@ -32,6 +34,7 @@ class Row:
     entry: Entry
     options: dict[str, Any]
     results: dict[int, Result]
+    missing: int
     accuracy: Estimate
     macro_f1: Estimate
     versus: Estimate | None
@@ -60,10 +63,11 @@ def summarised(
     results: Mapping[Any, Result],
     modalities: Sequence[str],
 ) -> list[Row]:
-    """Return a row for every entry of which any run is finished.
+    """Return a row for every entry of which any seed is finished.
 
-    The value of a grid is the one with the best mean validation accuracy over the seeds that all
-    values have in common; test results play no part in it.
+    A seed is finished when every value of the entry's grid is: the value with the best mean
+    validation accuracy over these seeds is taken, the first of several that are equal. Test results
+    play no part in it.
     """
     rows = []
     joint: dict[int, Result] = {}
@@ -86,6 +90,7 @@ def summarised(
                 entry=entry,
                 options=options,
                 results=found,
+                missing=len(seeds) - len(found),
                 accuracy=estimate([r.test["accuracy"] for r in found.values()]),
                 macro_f1=estimate([r.test["macro_f1"] for r in found.values()]),
                 versus=versus,
@@ -105,14 +110,15 @@ def _chosen(
         by_choice.append(
             (options, {seed: results[name] for seed, name in names.items() if name in results})
         )
-    common = set.intersection(*(set(found) for _, found in by_choice))
-    if not common:
+    whole = [seed for seed in seeds if all(seed in found for _, found in by_choice)]
+    if not whole:
         return None
 
     def validation(choice: tuple[dict[str, Any], dict[int, Result]]) -> float:
-        return sum(choice[1][seed].val["accuracy"] for seed in common)
+        return sum(choice[1][seed].val["accuracy"] for seed in whole)
 
-    return max(by_choice, key=validation)
+    options, found = max(by_choice, key=validation)
+    return options, {seed: found[seed] for seed in whole}
 
 
 def _modalities(

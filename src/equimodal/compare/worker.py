@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import shutil
+import threading
 from dataclasses import dataclass, replace
-from multiprocessing.queues import Queue
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 
 from equimodal import data
-from equimodal.compare.queue import RunQueue
+from equimodal.compare.queue import BEAT, RunQueue
 from equimodal.compare.runs import Run
 from equimodal.training import Settings, fit
 
@@ -28,6 +30,7 @@ class Task:
         settings: how to train; the seed is that of the run.
         folder: where results go, one folder per run.
         database: of the queue.
+        names: of the runs to take.
         threads: that one run may use.
     """
 
@@ -36,36 +39,70 @@ class Task:
     settings: Settings
     folder: Path
     database: str
+    names: frozenset[str]
     threads: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a worker tells its parent.
+
+    Attributes:
+        kind: "taken", "epoch", "done" or "failed".
+        run: its name.
+        value: the number in the queue of a run that was taken, or how many epochs are done.
+        reason: why a run has failed.
+    """
+
+    kind: str
+    run: str
+    value: int = 0
+    reason: str = ""
 
 
 class Reporter(L.Callback):
     """Tells the parent process how far a run is."""
 
-    def __init__(self, name: str, messages: Queue[Any]) -> None:
+    def __init__(self, name: str, parent: Connection) -> None:
         self.name = name
-        self.messages = messages
+        self.parent = parent
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.messages.put(("epoch", self.name, trainer.current_epoch + 1))
+        self.parent.send(Message("epoch", self.name, trainer.current_epoch + 1))
 
 
-def work(task: Task, messages: Queue[Any]) -> None:
+def work(task: Task, parent: Connection) -> None:
     """Do runs until none is waiting. A run that fails is reported and left to the next call."""
     torch.set_num_threads(task.threads)
-    splits = data.load(task.data, modalities=task.modalities)
     queue = RunQueue(task.database, task.data)
-    parent = os.getppid()
-    while os.getppid() == parent and (taken := queue.take()) is not None:
+    current: list[int] = []
+    threading.Thread(target=_live_with_parent, args=(queue, current), daemon=True).start()
+    splits = data.load(task.data, modalities=task.modalities)
+    while (taken := queue.take(task.names)) is not None:
         number, run = taken
+        current[:] = [number]
+        parent.send(Message("taken", run.name, number))
         try:
-            value = execute(run, splits, task, [Reporter(run.name, messages)])
+            value = execute(run, splits, task, [Reporter(run.name, parent)])
         except Exception as error:  # whatever it is, the other runs go on
             queue.failed(number)
-            messages.put(("failed", run.name, f"{type(error).__name__}: {error}"))
+            parent.send(Message("failed", run.name, reason=f"{type(error).__name__}: {error}"))
         else:
             queue.done(number, value)
-            messages.put(("done", run.name, value))
+            parent.send(Message("done", run.name))
+        current.clear()
+
+
+def _live_with_parent(queue: RunQueue, current: list[int]) -> None:
+    """Give signs of life, and end with the parent, however that has ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while not wait([parent.sentinel], timeout=BEAT):
+        # A busy database, or a run that has just ended: the next beat will do.
+        with contextlib.suppress(Exception):
+            for number in current:
+                queue.beat(number)
+    os._exit(1)
 
 
 def execute(run: Run, splits: data.Splits, task: Task, callbacks: list[L.Callback]) -> float:

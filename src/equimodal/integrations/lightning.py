@@ -13,11 +13,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from equimodal.attach.features import Layout
 from equimodal.balancer import Balancer
 from equimodal.errors import SetupError, StepError, unknown
 from equimodal.evidence import EvidenceSum
 from equimodal.extras import require
-from equimodal.features import Layout
 from equimodal.method import Method
 from equimodal.modalities import Encoder, find_module
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from equimodal.balancer import Balancer
 from equimodal.errors import BalanceWarning, SetupError
 from equimodal.extras import require
-from equimodal.noise import mix
+from equimodal.update.noise import mix
 
 require("hf", "transformers", "accelerate")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import pickle
 import platform
+import re
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,14 +17,16 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 import equimodal
 from equimodal.data import Arrays, Splits
 from equimodal.errors import SetupError
+from equimodal.integrations.lightning import Balance
 from equimodal.method import Method
 from equimodal.nn import Multimodal
+from equimodal.training.claim import Claim
+from equimodal.training.engine import interruptible, precision, quiet
 from equimodal.training.history import History
 from equimodal.training.models import model_for
 from equimodal.training.module import BalancedModule
@@ -60,7 +61,8 @@ def fit(
         callbacks: further callbacks of Lightning.
 
     Raises:
-        SetupError: `out` holds another run, and `resume` is not set.
+        SetupError: `out` holds a run and `resume` is not set, or a run with other settings.
+        KeyboardInterrupt: it was interrupted; `resume` goes on from the last whole epoch.
     """
     settings = (settings or Settings()).suited(splits.card.name)
     described = _describe(method)
@@ -68,35 +70,53 @@ def fit(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory())) if out is None else out
         last = folder / "checkpoints" / "last.ckpt"
+        model = model or model_for(splits, seed=settings.seed)
+        claim = _claim(folder, splits, described, model, settings)
+        if (folder / "comparison.json").exists():
+            raise SetupError(f"{folder} holds a comparison, not a run: name another folder")
         if (folder / "result.json").exists() or last.exists():
             if not resume:
                 raise SetupError(
                     f"{folder} holds a run already: go on with it (--resume), or name another "
                     "folder"
                 )
+            claim.check()
             if (folder / "result.json").exists():
                 return Result.load(folder / "result.json")
-        stack.enter_context(_quiet())
-        folder.mkdir(parents=True, exist_ok=True)
-        model = model or model_for(splits, seed=settings.seed)
+        stack.enter_context(quiet())
+        stack.enter_context(interruptible())
         loaders = _loaders(splits, settings)
-        module = BalancedModule(
-            model,
+        module = BalancedModule(model, settings, len(splits.classes))
+        balance = Balance(
             method,
-            settings,
-            len(splits.classes),
-            track_every=max(1, len(loaders["train"]) // 8),
-            loaders={"train_loader": loaders["train"], "val_loader": loaders["val"]},
+            dict(model.encoders.items()),
+            model.head,
+            model=model,
+            log_every_n_steps=max(1, len(loaders["train"]) // 8),
+            log_prefix="train/",
+            seed=settings.seed,
+            train_loader=loaders["train"],
+            val_loader=loaders["val"],
         )
-        stack.callback(lambda: module.balancer.detach())
+        with balance.make(module, [settings.make_optimizer(model)]):
+            pass  # what cannot be attached is refused before anything is written
+        if not _readable(last):
+            claim.path.unlink(missing_ok=True)  # of a run that did not finish its first epoch
+        claim.write()
         history = History()
         best = ModelCheckpoint(
             folder / "checkpoints",
             "best",
             monitor="val/accuracy",
             mode="max",
-            save_last=True,
             save_on_train_epoch_end=True,  # after the balancer has ended the epoch
+            enable_version_counter=False,
+        )
+        # Not `save_last`, which saves only together with the best; and after it, to know of it.
+        every = ModelCheckpoint(
+            folder / "checkpoints",
+            "last",
+            save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
         bars: list[Callback] = [RichProgressBar()] if progress else []
@@ -104,11 +124,11 @@ def fit(
             max_epochs=settings.epochs,
             accelerator="auto",
             devices=1,
-            **_precision(settings),
+            **precision(settings),
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.clip or None,
             logger=_loggers(folder, tensorboard),
-            callbacks=[history, *callbacks, best, *bars],
+            callbacks=[balance, history, *callbacks, best, every, *bars],
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -150,14 +170,25 @@ def versions() -> dict[str, str]:
     }
 
 
-def _precision(settings: Settings) -> dict[str, Any]:
-    if settings.precision == "16" and not torch.cuda.is_available():
-        # Lightning takes bfloat16 on a CPU, which by now can do both.
-        scaler = torch.amp.GradScaler("cpu")
-        return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}
-    return {
-        "precision": {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision]
-    }
+def _claim(
+    folder: Path, splits: Splits, method: str, model: Multimodal, settings: Settings
+) -> Claim:
+    return Claim(
+        folder / "run.json",
+        "a run",
+        {
+            "data": splits.card.name,
+            "modalities": list(splits.modalities),
+            "fingerprint": splits.fingerprint,
+            "method": method,
+            "model": {
+                "head": type(model.head).__name__,
+                **{name: type(encoder).__name__ for name, encoder in model.encoders.items()},
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            },
+            "settings": asdict(settings),
+        },
+    )
 
 
 def _loaders(splits: Splits, settings: Settings) -> dict[str, DataLoader[Any]]:
@@ -200,23 +231,5 @@ def _of(stage: str, values: Any) -> dict[str, float]:
 
 def _describe(method: Method | Sequence[Method]) -> str:
     methods = [method] if isinstance(method, Method) else list(method)
-    return " + ".join(f"{type(each).__name__}({each.extra_repr()})" for each in methods)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's hints out of the way: they are about loaders of large data sets."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-        warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    described = " + ".join(f"{type(each).__name__}({each.extra_repr()})" for each in methods)
+    return re.sub(r" at 0x[0-9a-f]+", "", described)  # a function is the same in another process

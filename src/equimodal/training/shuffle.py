@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sized
 import torch
 from torch.utils.data import Sampler
 
-from equimodal.noise import mix
+from equimodal.update.noise import mix
 
 
 class EpochShuffle(Sampler[int]):

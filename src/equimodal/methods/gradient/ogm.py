@@ -14,8 +14,8 @@ from equimodal.evidence import Evidence
 from equimodal.method import Capabilities, Method, Space
 from equimodal.methods.gradient.coefficients import Coefficient, Thresholded
 from equimodal.modalities import Selection, Selector, selector
-from equimodal.noise import Noise, TensorNoise
 from equimodal.step import Shapes
+from equimodal.update.noise import Noise, TensorNoise
 
 
 class OGM(Method):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from equimodal.attach.features import Inputs, Path, tensors
+from equimodal.attach.graph import ancestors, depends_on, mark, marked
 from equimodal.errors import MatchError
-from equimodal.features import Inputs, Path, tensors
-from equimodal.graph import ancestors, depends_on, mark, marked
 from equimodal.modalities import Modalities
 
 

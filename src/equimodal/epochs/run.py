@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from equimodal import ranks
+from equimodal.epochs.redrive import pieces, redriven, refuse_stream
 from equimodal.errors import SetupError
 from equimodal.modalities import OwnedParameter
-from equimodal.optimizers import another
-from equimodal.redrive import pieces, redriven, refuse_stream
 from equimodal.step import Step
+from equimodal.update.optimizers import another
 
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from equimodal.capture import Call, Recorder
+from equimodal.attach.capture import Call, Recorder
+from equimodal.attach.discovery import find_layout
+from equimodal.attach.features import Features, Given, Inputs, Layout, Path, given_layout, tensors
+from equimodal.attach.sharding import find_sharding, refuse_copy
 from equimodal.criterion import Criterion
-from equimodal.discovery import find_layout
 from equimodal.errors import MatchError, SetupError
-from equimodal.features import Features, Given, Inputs, Layout, Path, given_layout, tensors
 from equimodal.modalities import Encoders, Modalities, find_module
 from equimodal.scores import Scores
-from equimodal.sharding import find_sharding, refuse_copy
 from equimodal.step import Step
 
 COMPILED = (

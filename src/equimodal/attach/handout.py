@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equimodal.attach.graph import depends_on, mark, marked
 from equimodal.evidence import Measured, Scored
-from equimodal.graph import depends_on, mark, marked
 
 
 @dataclass(frozen=True)

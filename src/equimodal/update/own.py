@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from equimodal import ranks
-from equimodal.optimizers import another
+from equimodal.update.optimizers import another
 
 Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from equimodal.attach.sharding import Sharding, local, placed_like
 from equimodal.errors import SetupError
 from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
-from equimodal.noise import Noise, NoiseJob, NoiseSource
-from equimodal.optimizers import Optimizer
-from equimodal.sharding import Sharding, local, placed_like
+from equimodal.update.noise import Noise, NoiseJob, NoiseSource
+from equimodal.update.optimizers import Optimizer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import BalanceWarning, StepError
 from equimodal.modalities import Modalities
-from equimodal.optimizers import Optimizer, eager, held, weakly
+from equimodal.update.optimizers import Optimizer, eager, held, weakly
 
 
 class Notices:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equimodal.attach.features import Concatenated, Inputs, Layout, Path, Separate, spell, tensors
 from equimodal.errors import MatchError
-from equimodal.features import Concatenated, Inputs, Layout, Path, Separate, spell, tensors
 
 
 @torch.enable_grad()

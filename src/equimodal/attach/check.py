@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from equimodal.features import Layout
+from equimodal.attach.features import Layout
 from equimodal.scores import Auto, evaluation
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equimodal import functional
+from equimodal.attach.sharding import Sharding, local
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities
-from equimodal.sharding import Sharding, local
 
 
 class Tracker:

@@ -1,0 +1,1 @@
+"""What happens to gradients and updates, once per optimizer step."""

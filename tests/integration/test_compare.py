@@ -1,0 +1,380 @@
+"""Comparisons for real: interrupted, killed, continued, and what the command prints of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import equimodal as eq
+from equimodal.compare import Comparison, Entry, Progress
+from equimodal.compare.queue import RunQueue
+from equimodal.compare.runs import Run
+from equimodal.training import Settings
+
+MODALITIES = ("pix", "mor", "fou")
+QUICK = Settings(epochs=2, batch_size=400)
+ENTRIES = [Entry("joint", "joint"), Entry("ogm", "ogm", grid={"alpha": (0.1, 0.8)})]
+COMMAND = [
+    sys.executable, "-m", "equimodal", "compare", "mfeat", "--modalities=[pix,mor,fou]",
+    "--batch-size=400", "--rows=[pix alone, joint, ogm]", "--alphas=[0.1]", "--workers=2",
+    "--epochs=3", "--seeds=4",
+]  # fmt: skip
+RUNS_IN_ALL = 3 * 4
+ENVIRONMENT = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+
+
+def comparison(folder: Path, **changes: Any) -> Comparison:
+    given: dict[str, Any] = {
+        "name": "mfeat", "entries": ENTRIES, "folder": folder, "seeds": [0, 1], "settings": QUICK,
+        "modalities": MODALITIES,
+    }  # fmt: skip
+    return Comparison(**(given | changes))
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """Start the command in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=ENVIRONMENT,
+    )
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait for something that must become true."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def results(folder: Path) -> dict[str, int]:
+    """The finished runs, each with the time it was written."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in folder.glob("runs/*/result.json")}
+
+
+def group(process: subprocess.Popen[str]) -> list[int]:
+    """The living processes of the group, the first one left out."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, number = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(number) == process.pid and state != "Z" and int(path.parent.name) != process.pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+def a_busy_worker(folder: Path) -> int:
+    """Return the process that has just begun a run."""
+    queue = RunQueue(f"sqlite:///{folder / 'study.db'}", "mfeat")
+
+    def just_begun() -> int:
+        running = queue.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        takers = [trial.user_attrs.get("taken by", {"seen": 0}) for trial in running]
+        return next((who["pid"] for who in takers if time.time() - who["seen"] < 0.2), 0)
+
+    return int(until(just_begun))
+
+
+def broken_off(folder: Path, stop: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str, str]:
+    """Start the command, stop it while runs are under way, and return its status and output."""
+    before = len(results(folder))
+    process = start(folder)
+    until(lambda: len(results(folder)) > before and list(folder.glob("runs/*/checkpoints")))
+    assert process.poll() is None, "it was too quick to be stopped"
+    stop(process)
+    out, err = process.communicate()
+    until(lambda: not group(process), seconds=10)  # none is left behind
+    assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """An uninterrupted comparison, its output and its log."""
+    folder = tmp_path_factory.mktemp("straight") / "results"
+    process = start(folder)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return folder, out, err
+
+
+def test_what_a_comparison_prints_and_leaves_behind(straight: tuple[Path, str, str]) -> None:
+    folder, out, err = straight
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "comparison.json", "learning.pdf", "learning.png", "learning.svg", "runs", "runs.csv",
+        "study.db", "table.md",
+    ]  # fmt: skip
+    assert max(map(len, out.splitlines())) <= 80 + len(str(folder))
+    table = out[: out.index("Test accuracy in %")]
+    assert max(map(len, table.splitlines())) <= 80
+    for label in ("pix alone", "joint", "ogm (alpha 0.1)"):
+        assert label in table
+        assert label in (folder / "table.md").read_text()
+    assert "beyond the noise of 4 seeds" in out
+    assert "beyond the noise of 4 seeds" in (folder / "table.md").read_text()
+    for text in (out, err):
+        assert not any(c < " " and c != "\n" for c in text), "control characters in a pipe"
+    assert "0 of 12 runs, 0%" in err
+    assert "12 of 12 runs, 100%" in err
+    assert 3 <= len(err.splitlines()) <= 23
+    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + RUNS_IN_ALL
+    assert not list(folder.rglob("*partial*"))
+    assert not list(folder.rglob("checkpoints"))
+
+
+def test_stopped_in_every_way_it_goes_on_and_ends_as_if_uninterrupted(
+    straight: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+
+    # Ctrl-C: a terminal sends it to the whole group.
+    status, out, err = broken_off(folder, lambda p: os.killpg(p.pid, signal.SIGINT))
+    finished = results(folder)
+    assert status == 130
+    assert 0 < len(finished) < RUNS_IN_ALL
+    assert err.splitlines()[-1] == (
+        f"equimodal compare: interrupted, {RUNS_IN_ALL - len(finished)} of {RUNS_IN_ALL} runs are "
+        "left: the same command goes on"
+    )
+    table = (folder / "table.md").read_text()
+    assert "1/4" in out, "it says how many seeds a row has"
+    assert "1/4" in table
+    assert not list(folder.rglob("*partial*"))
+
+    # The parent is killed: its workers end by themselves.
+    status, _, err = broken_off(folder, lambda p: os.kill(p.pid, signal.SIGKILL))
+    assert status == -signal.SIGKILL
+    assert f"{len(finished)} of {RUNS_IN_ALL} runs" in err.splitlines()[0]
+    assert finished.items() <= results(folder).items(), "a finished run was repeated"
+    finished = results(folder)
+
+    # A worker is killed: the other one does what is left, but for that run.
+    status, _, err = broken_off(folder, lambda p: os.kill(a_busy_worker(folder), signal.SIGKILL))
+    assert status == 1
+    assert "failed: its process was ended by SIGKILL, as for want of memory" in err
+    assert err.splitlines()[-1] == (
+        f"equimodal compare: 1 of {RUNS_IN_ALL} runs are left: the same command goes on"
+    )
+    assert finished.items() <= results(folder).items()
+    finished = results(folder)
+    assert len(finished) == RUNS_IN_ALL - 1
+
+    process = start(folder)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert finished.items() <= results(folder).items()
+    for name in ("runs.csv", "table.md", "learning.svg"):
+        assert (folder / name).read_bytes() == (straight[0] / name).read_bytes(), name
+
+
+def test_more_rows_and_alphas_add_to_what_is_there_and_failures_stop_nobody(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "results"
+    quick = replace(QUICK, epochs=1)
+    seen: list[Progress] = []
+    joint = [ENTRIES[0]]
+    first = comparison(folder, entries=joint, seeds=[0], settings=quick)
+    assert first.run(1, seen.append) == {}
+    assert [row.label for row in first.rows()] == ["joint"]
+    (path,) = folder.glob("runs/*/result.json")
+    test = json.loads(path.read_text())["test"]
+    path.unlink()  # as by someone who wants it done again
+    nobody = Entry("nobody", "unimodal", {"modality": "nobody"})
+    wider = comparison(folder, entries=[nobody, *ENTRIES], settings=quick, seeds=[0])
+    (failed,) = wider.run(1, seen.append).items()
+    assert failed[0].startswith("nobody")
+    assert "unknown modality 'nobody'" in failed[1]
+    assert seen[-1] == Progress(4, 4, 3, 4, ())
+    assert wider.missing() == 1
+    assert len(results(folder)) == 3
+    assert json.loads(path.read_text())["test"] == test
+    assert [row.entry.label for row in wider.rows()] == ["joint", "ogm"]
+    # Fewer again: only what was asked for is in the table, and nothing is done or lost.
+    narrow = comparison(folder, entries=joint, settings=quick, seeds=[0])
+    assert narrow.missing() == 0
+    assert narrow.run(1) == {}
+    assert [row.label for row in narrow.rows()] == ["joint"]
+    assert len(results(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": replace(QUICK, epochs=3)}, "settings epochs 2, this one has epochs 3: name"),
+        ({"settings": replace(QUICK, lr=0.1)}, "settings lr 0.05, this one has lr 0.1"),
+        ({"modalities": ("pix", "mor")}, "modalities pix, mor, fou, this one has pix, mor"),
+        ({"name": "watch", "modalities": None}, "data mfeat, this one has watch"),
+        ({"seeds": []}, "seeds: expected one or more, none twice, found none"),
+        ({"seeds": [1, 1]}, "seeds: expected one or more, none twice, found 1, 1"),
+        ({"entries": []}, "entries: expected one or more"),
+        ({"entries": [ENTRIES[0], ENTRIES[0]]}, "none twice, found joint, joint"),
+        ({"entries": [Entry("ogm", "ogm", grid={"alpha": ()})]}, "alpha of ogm: expected one"),
+        ({"modalities": ("pix",)}, "modalities: expected two or more, found pix alone"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    change: Any, message: str, tmp_path: Path
+) -> None:
+    comparison(tmp_path / "held").claim.write()
+    with pytest.raises(eq.SetupError, match=message):
+        comparison(tmp_path / "held", **change)
+    if not {"settings", "name"} & set(change) and len(change.get("modalities", [0])) != 2:
+        with pytest.raises(eq.SetupError, match=message):
+            comparison(tmp_path / "new", **change)
+    assert [path.name for path in tmp_path.rglob("*")] == ["held", "comparison.json"]
+
+
+def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(eq.SetupError, match="holds a run, not a comparison"):
+        comparison(tmp_path)
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "comparison.json").write_text("cut off {")
+    with pytest.raises(eq.SetupError, match=r"comparison\.json is damaged or not equimodal's"):
+        comparison(tmp_path)
+
+
+def test_runs_of_other_versions_are_not_mixed_in(tmp_path: Path) -> None:
+    ours = comparison(tmp_path)
+    ours.claim.write()
+    path = tmp_path / "comparison.json"
+    plan = json.loads(path.read_text())
+    plan["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(plan))
+    with pytest.raises(eq.SetupError, match=r"versions torch 1\.0, this one has torch"):
+        comparison(tmp_path).run(1)
+    with pytest.raises(eq.SetupError, match="workers: expected 1 or more, found 0"):
+        ours.run(0)
+
+
+def queue_of(folder: Path, runs: list[Run]) -> RunQueue:
+    queue = RunQueue(f"sqlite:///{folder / 'study.db'}", "mfeat")
+    queue.add(runs)
+    return queue
+
+
+RUNS = [Run("joint", "joint", {}, seed) for seed in range(4)]
+
+
+def test_a_call_takes_only_what_it_asked_for(tmp_path: Path) -> None:
+    """An earlier call, interrupted, has left more waiting than this one wants."""
+    queue = queue_of(tmp_path, RUNS)
+    taken = queue.take({RUNS[2].name})
+    assert taken is not None
+    assert taken[1] == RUNS[2]
+    assert queue.take({RUNS[2].name}) is None
+    following = queue.take({run.name for run in RUNS})
+    assert following is not None
+    assert following[1] == RUNS[0]
+
+
+def test_no_run_is_taken_twice(tmp_path: Path) -> None:
+    runs = [Run("joint", "joint", {}, seed) for seed in range(40)]
+    names = {run.name for run in runs}
+    queue_of(tmp_path, runs).add(runs)  # twice the same changes nothing
+    taken: list[str] = []
+
+    def take() -> None:
+        queue = RunQueue(f"sqlite:///{tmp_path / 'study.db'}", "mfeat")
+        while found := queue.take(names):
+            taken.append(found[1].name)
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(names)
+
+
+def test_whoever_dies_while_taking_a_run_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = queue_of(tmp_path, RUNS[:1])
+    take = queue.storage.set_trial_state_values
+
+    def and_die(number: int, state: Any) -> None:
+        take(number, state)
+        raise SystemExit
+
+    monkeypatch.setattr(queue.storage, "set_trial_state_values", and_die)
+    with pytest.raises(SystemExit):
+        queue.take({RUNS[0].name})
+    monkeypatch.undo()
+    (trial,) = queue.study.get_trials()
+    assert trial.state == optuna.trial.TrialState.RUNNING
+    queue.add(RUNS[:1])
+    assert queue.take({RUNS[0].name}) is None, "it lives"
+    monkeypatch.setattr("equimodal.compare.queue._started", lambda pid: None)
+    queue.add(RUNS[:1])
+    monkeypatch.undo()
+    assert queue.take({RUNS[0].name}) is not None
+
+
+def dead() -> int:
+    """The number of a process that lives no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("attributes", "abandoned"),
+    [
+        ({}, False),
+        ({"pid": dead}, True),
+        ({"started": "before the restart"}, True),  # the number now belongs to another process
+        ({"host": "another"}, False),
+        ({"host": "another", "seen": 0.0}, True),
+        ({"host": "another", "pid": dead}, False),  # whose numbers say nothing here
+    ],
+)
+def test_a_run_is_added_again_when_whoever_took_it_is_gone(
+    attributes: dict[str, Any], abandoned: bool, tmp_path: Path
+) -> None:
+    queue = queue_of(tmp_path, RUNS[:1])
+    names = {RUNS[0].name}
+    taken = queue.take(names)
+    assert taken is not None
+    (trial,) = queue.study.get_trials()
+    given = {name: value() if callable(value) else value for name, value in attributes.items()}
+    queue.storage.set_trial_user_attr(
+        trial._trial_id, "taken by", {**trial.user_attrs["taken by"], **given}
+    )
+    queue.add(RUNS[:1])
+    again = queue.take(names)
+    assert (again is not None) == abandoned
+    state = queue.study.get_trials()[0].state
+    assert (state == optuna.trial.TrialState.FAIL) == abandoned
+
+
+def test_a_sign_of_life_keeps_a_run(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, RUNS[:1])
+    taken = queue.take({RUNS[0].name})
+    assert taken is not None
+    (trial,) = queue.study.get_trials()
+    silent = {**trial.user_attrs["taken by"], "host": "another", "seen": 0.0}
+    queue.storage.set_trial_user_attr(trial._trial_id, "taken by", silent)
+    queue.beat(taken[0])
+    queue.add(RUNS[:1])
+    assert queue.take({RUNS[0].name}) is None
