@@ -268,20 +268,38 @@ class BalancedTrainer(Trainer):
 
     def _refuse_misfits(self) -> None:
         optimizer = str(getattr(self.args.optim, "value", self.args.optim))
-        for misfit, problem in {
-            self.compute_loss_func is not None: "compute_loss_func is not called: give it as "
-            "eq.Balancer(..., criterion=...), a function of (logits, labels)",
-            self.label_smoother is not None: "label_smoothing_factor is not applied: give "
-            "eq.Balancer(..., criterion=nn.CrossEntropyLoss(label_smoothing=...))",
-            self.args.n_gpu > 1: f"{self.args.n_gpu} GPUs in one process run copies of the model: "
-            "start one process per GPU, torchrun --nproc-per-node N",
-            self.is_deepspeed_enabled: "DeepSpeed keeps the gradients to itself: leave it out",
-            self.is_fsdp_enabled: "FSDP shards the parameters after the balancer was attached: "
-            "use a loop of your own for it",
-            optimizer in ("lomo", "adalomo") or optimizer.endswith("layerwise"): "the optimizer "
-            f"{optimizer!r} steps within the backward pass, before gradients can be modulated: "
-            "use another one",
-        }.items():
+        misfits = [
+            (
+                self.compute_loss_func is not None,
+                "compute_loss_func is not called: give it as eq.Balancer(..., criterion=...), a "
+                "function of (logits, labels)",
+            ),
+            (
+                self.label_smoother is not None,
+                "label_smoothing_factor is not applied: give "
+                "eq.Balancer(..., criterion=nn.CrossEntropyLoss(label_smoothing=...))",
+            ),
+            (
+                self.args.n_gpu > 1,
+                f"{self.args.n_gpu} GPUs in one process run copies of the model: start one process "
+                "per GPU, torchrun --nproc-per-node N",
+            ),
+            (
+                self.is_deepspeed_enabled,
+                "DeepSpeed keeps the gradients to itself: leave it out",
+            ),
+            (
+                self.is_fsdp_enabled,
+                "FSDP shards the parameters after the balancer was attached: use a loop of your "
+                "own for it",
+            ),
+            (
+                optimizer in ("lomo", "adalomo") or optimizer.endswith("layerwise"),
+                f"the optimizer {optimizer!r} steps within the backward pass, before gradients can "
+                "be modulated: use another one",
+            ),
+        ]
+        for misfit, problem in misfits:
             if misfit:
                 raise SetupError(f"BalancedTrainer: {problem}")
 
