@@ -141,22 +141,40 @@ def rows_of(joint: list[float], **others: list[float]) -> list[Row]:
 
 
 def test_the_verdict_tells_noise_from_difference() -> None:
-    base = [0.5, 0.6, 0.55]
-    noisy = [0.55, 0.55, 0.56]
+    base = [0.5, 0.6, 0.55, 0.52, 0.58]
+    noisy = [0.55, 0.55, 0.56, 0.50, 0.58]
     up, down = [v + 0.02 for v in base], [v - 0.05 for v in base]
     assert verdict(rows_of(base, a=noisy)) == (
-        "No method is better than joint training beyond the noise of 3 seeds."
+        "No method is better than joint training beyond the noise of 5 seeds."
     )
     assert verdict(rows_of(base, a=noisy, b=up, c=down)) == (
-        "Better than joint training beyond the noise of 3 seeds: b (+2.0). Not told apart from "
+        "Better than joint training beyond the noise of 5 seeds: b (+2.0). Not told apart from "
         "it: a. Worse: c (-5.0)."
     )
-    assert verdict(rows_of(base, c=down)).endswith("of 3 seeds. Worse: c (-5.0).")
-    assert verdict(rows_of([0.5], a=[0.9])).startswith("One seed has no noise")
+    assert verdict(rows_of(base, c=down)).endswith("of 5 seeds. Worse: c (-5.0).")
     assert verdict(rows_of(base)) == "No other method is held against joint training."
     assert verdict(rows_of(base, a=base)).startswith("No method is better")
+    assert verdict(rows_of(base, b=up, c=down[:3])).endswith("5 seeds: b (+2.0).")
     alone = summarised([GE], [0], named(GE, {0: result(0.5)}), MODALITIES)
     assert verdict(alone).startswith("No run of joint training is finished")
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "1 seed is"), (2, "2 seeds are")])
+def test_few_seeds_have_no_verdict_however_large_the_difference(seeds: int, said: str) -> None:
+    sentence = verdict(rows_of([0.2, 0.3][:seeds], a=[0.8, 0.9][:seeds]))
+    assert sentence.startswith(f"{said} too few to tell a method from joint training: 5 or more")
+
+
+def test_the_interval_alone_would_see_differences_where_there_are_none() -> None:
+    """Why few seeds have no verdict: methods that differ by noise alone, again and again."""
+    rng = np.random.default_rng(0)
+
+    def seen(seeds: int) -> float:
+        found = [estimate(rng.normal(size=seeds).tolist(), 500) for _ in range(400)]
+        return sum(each.low > 0 or each.high < 0 for each in found) / len(found)
+
+    assert seen(2) > 0.4
+    assert seen(5) < 0.2
 
 
 def test_a_modality_alone_is_no_method_of_the_verdict() -> None:

@@ -25,9 +25,11 @@ require("train", "rich")
 
 from rich.console import Console  # noqa: E402
 
-TERMS = """Test accuracy in %: mean [95% bootstrap interval] over paired seeds, and the paired
-difference to joint. Columns of modalities: read through the joint head, or models
-of their own (alone, ensemble). Epochs and alpha are chosen on the validation split."""
+TERMS = (
+    "Test accuracy in %: mean [95% bootstrap interval] over paired seeds, and the paired "
+    "difference to joint. Columns of modalities: read through the joint head, or models of their "
+    "own (alone, ensemble). Epochs and alpha are chosen on the validation split."
+)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,8 +1,12 @@
-"""Studies: methods x settings x paired seeds, with honest statistics. Needs ``compare``."""
+"""Studies: methods x settings x paired seeds, with honest statistics.
+
+Needs the extras ``compare`` and ``report``.
+"""
 
 from equimodal.extras import require
 
 require("compare", "lightning", "torchmetrics", "optuna", "scipy")
+require("report", "matplotlib")
 
 from equimodal.compare.runs import Entry, Run, main_job  # noqa: E402
 from equimodal.compare.statistics import Estimate, difference, estimate  # noqa: E402

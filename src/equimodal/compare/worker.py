@@ -6,6 +6,8 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import threading
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -71,14 +73,34 @@ class Reporter(L.Callback):
         self.parent.send(Message("epoch", self.name, trainer.current_epoch + 1))
 
 
+class Stop:
+    """Ends the process when its parent asks it to.
+
+    Lightning hears the request only between the batches of training, and forgets it otherwise; but
+    it calls the handler that it finds.
+
+    Attributes:
+        asked: whether the parent has; should the exception have been lost in somebody's code.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._heard)
+
+    def _heard(self, number: int, frame: object) -> None:
+        self.asked = True
+        sys.exit(128 + number)
+
+
 def work(task: Task, parent: Connection) -> None:
     """Do runs until none is waiting. A run that fails is reported and left to the next call."""
     torch.set_num_threads(task.threads)
+    stop = Stop()
     queue = RunQueue(task.database, task.data)
     current: list[int] = []
     threading.Thread(target=_live_with_parent, args=(queue, current), daemon=True).start()
     splits = data.load(task.data, modalities=task.modalities)
-    while (taken := queue.take(task.names)) is not None:
+    while not stop.asked and (taken := queue.take(task.names)) is not None:
         number, run = taken
         current[:] = [number]
         parent.send(Message("taken", run.name, number))

@@ -40,8 +40,11 @@ class Result:
     def save(self, path: Path) -> None:
         """Write the result, so that a reader sees all of it or nothing."""
         partial = path.with_suffix(f".partial-{os.getpid()}")
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        partial.replace(path)
+        try:
+            partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Result:
