@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -148,7 +148,7 @@ class Modalities:
 
 
 def _modules(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module, ...]:
-    entries = [given] if isinstance(given, nn.Module | str) else list(given)
+    entries: list[Any] = list(given) if isinstance(given, tuple | list) else [given]
     modules = tuple(find_module(model, f"encoders['{name}']", entry) for entry in entries)
     if not modules:
         raise SetupError(f"encoders['{name}'] is empty: name at least one module")
