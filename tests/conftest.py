@@ -1,6 +1,12 @@
 """Settings of all tests."""
 
 import os
+import signal
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and with them the processes
+# that they start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Small tensors gain nothing from threads, and two test workers on two cores lose by them: nor shall
 # the processes that tests start.

@@ -22,7 +22,7 @@ from equimodal.attach.handout import Handout, Pending
 from equimodal.attach.sharding import refuse_copy
 from equimodal.composition import Composition, modules_of, summed
 from equimodal.criterion import Criterion, Loss
-from equimodal.epochs.redrive import Reordered, refuse_stream
+from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Forward, Run, last_is_target
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.evidence import EvidenceSum
@@ -134,6 +134,8 @@ class Balancer:
         supplied |= set() if train_loader is None else {"training data"}
         supplied |= set() if val_loader is None else {"held-out data"}
         self.methods = Composition(methods, self.names, seed, frozenset(supplied))
+        if train_loader is not None and self.methods.needs("sample identities"):
+            refuse_stream(train_loader)
         self.methods.refuse_incapable(ranks.world_size(self.process_group), sharding is not None)
         source = NoiseSource(seed)
         self.modulation = Modulation(self.methods.methods, modalities, source, sharding)
@@ -150,7 +152,8 @@ class Balancer:
         self._agreed = False
         self._modulations = 0  # within one optimizer.step(closure)
         self.notices = Notices(modalities, self.optimizers)
-        handles = hook_steps(self.optimizers, self._before_step, self._after_step)
+        handles = self.methods.attach(self.attached.bare_model, modalities)
+        handles += hook_steps(self.optimizers, self._before_step, self._after_step)
         handles.append(self.notices.watch_others())
         self.attached.keeps_encoders = self.methods.needs("encoder inputs")
         if self.methods.any("gate") or self.methods.any("order"):
@@ -197,8 +200,11 @@ class Balancer:
         self.notices.evaluating(self.attached.model)
         if self.batch is None and self.methods.any("order") and not self.driven:
             self.notices.unordered()
-        indices = None if self.batch is None else self.batch[0]
-        step = self.attached.step(logits, target, present, indices, self.epoch)
+        indices, kept = (None, {}) if self.batch is None else self.batch
+        step = self.attached.step(logits, target, narrowed(present, kept), indices, self.epoch)
+        step.process_group = self.process_group
+        if step.gates is None and self.attached.recorder.boundary.training:
+            self._refuse_ungated()
         if self.shapes is None:
             self.make_modules(step.shapes)
         terms = self.methods.terms(step)
@@ -206,7 +212,7 @@ class Balancer:
         if probe is not None:
             terms["scores/probe"] = probe
         scored = self.methods.needs("scores") or self.tracker.due(self.steps)
-        scores = step.log_scores(self.scores.temperature) if scored else None
+        scores = step.log_scores() if scored else None
         pending = Pending(terms, scores, self.methods.measure(step))
         self.tracker.losses(terms)
         total = summed(terms, step, self.process_group)
@@ -269,11 +275,11 @@ class Balancer:
             self._agreed = ranks.agreed(self.seed, device, self.process_group)
         evidence = self.evidence.reduce(self.names, self.process_group)
         scored, self.evidence = self.evidence.log_scores is not None, EvidenceSum()
+        coefficients = self.methods.coefficients(evidence, self.epoch)
         if self.separation is not None:
             self.separation.combine(scaler, self.process_group)
         if self.tracker.due(self.steps):
             self.tracker.gradients()
-        coefficients = self.methods.coefficients(evidence, self.epoch)
         if scored:
             self.tracker.judged(evidence[""], coefficients)
             self.notices.unsound(evidence[""].log_scores)
@@ -380,7 +386,8 @@ class Balancer:
         self.methods.build(shapes)
         self.scores.build(shapes, self.seed)
         move(self.scores, shapes.device)
-        self.own.take(modules_of(self.methods, self.scores))
+        stepped = self.methods.equip(self.own, self.process_group)
+        self.own.take(p for p in modules_of(self.methods, self.scores) if p not in stepped)
 
     # ------------------------------------------------------------------ leaving
 
@@ -396,7 +403,7 @@ class Balancer:
 
     # ------------------------------------------------------------------ hooks
 
-    def _gate(self, call: Call) -> Inputs:
+    def _gate(self, call: Call) -> tuple[Inputs, dict[str, Tensor]]:
         """Scale features before the head, as methods and the order of the epoch ask for."""
 
         def factors(features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -426,6 +433,8 @@ class Balancer:
         closure = any(each is not None for each in given)
         if self.evidence.micro_batches:
             self.evidence = EvidenceSum()
+            if self.separation is not None:
+                self.separation.forget()
             self.notices.forgotten(closure)
         if closure and self._modulations > 1:
             raise StepError(
@@ -465,6 +474,18 @@ class Balancer:
             except RuntimeError as error:
                 if "already been called" not in str(error):
                     raise
+
+    def _refuse_ungated(self) -> None:
+        """Refuse a forward in which the features were to be dropped or scaled, but were not."""
+        drops = ("gate", "order") if self.batch is not None and self.batch[1] else ("gate",)
+        acting = [method for _, method in self.methods.active(self.epoch)]
+        gating = [method for method in acting if any(map(method.overrides, drops))]
+        if gating:
+            who = " and ".join(type(method).__name__ for method in gating)
+            raise MatchError(
+                f"{who} drops or scales features before the head, and could not in this forward: "
+                "it needs a head, eq.Balancer(..., head=...), that is not compiled"
+            )
 
     def _refuse_accumulation(self, losses: int) -> None:
         if self.evidence.micro_batches + losses == 1:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from equimodal import ranks
 from equimodal.errors import MatchError, SetupError
@@ -17,6 +18,8 @@ from equimodal.method import REST, Method, Need, Order
 from equimodal.modalities import Modalities
 from equimodal.readout import move
 from equimodal.step import Shapes, Step
+from equimodal.update.own import OwnOptimizer
+from equimodal.update.substeps import SubSteps
 
 SUPPLIED_BY: dict[Need, str] = {
     "training data": "train_loader=train_loader",
@@ -79,11 +82,33 @@ class Composition:
         """Return the one method that has a hook of its own, if any."""
         return next((method for method in self.methods if method.overrides(hook)), None)
 
+    def attach(self, model: nn.Module, modalities: Modalities) -> list[RemovableHandle]:
+        """Let every method put hooks of its own on the model; none is left if one refuses it."""
+        handles: list[RemovableHandle] = []
+        try:
+            for method in self.methods:
+                handles += method.attach(model, modalities)
+        except BaseException:
+            for handle in handles:
+                handle.remove()
+            raise
+        return handles
+
     def build(self, shapes: Shapes) -> None:
         """Let every method make its modules, on the device of the features."""
         for method in self.methods:
             method.build(shapes)
             move(method, shapes.device)
+
+    def equip(self, own: OwnOptimizer, group: dist.ProcessGroup | None) -> set[nn.Parameter]:
+        """Let methods take parameters that they step themselves, and return those."""
+        taken: set[nn.Parameter] = set()
+        for method in self.methods:
+            if method.overrides("equip"):
+                steps = SubSteps(own, group)
+                method.equip(steps)
+                taken.update(steps.parameters)
+        return taken
 
     def order(self, samples: int, epoch: int) -> Order | None:
         """Return the order of the one method that has one."""

@@ -95,7 +95,8 @@ class Criterion:
         share = self._share(losses, target)
         weight = weight.to(losses.dtype).view(-1, *[1] * (losses.ndim - 1))
         total = (weight * share).sum()
-        return (weight * losses).sum() / total.clamp(min=torch.finfo(losses.dtype).tiny)
+        # Not the smallest number in place of 0: a loss scale times its inverse would overflow.
+        return (weight * losses).sum() / torch.where(total > 0, total, 1)
 
     def _elements(self, logits: Tensor, target: Any) -> Tensor:
         losses = self._call(self._unreduced, logits, target)

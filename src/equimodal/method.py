@@ -24,14 +24,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
-from equimodal.modalities import OwnedParameter, Selection, Selector
+from equimodal.modalities import Modalities, OwnedParameter, Selection, Selector
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import Noise
 
 if TYPE_CHECKING:
     from equimodal.epochs.run import Run
+    from equimodal.update.substeps import SubSteps
 
 Need = Literal["scores", "encoder inputs", "training data", "held-out data", "sample identities"]
 Space = Literal["gradient", "update"]
@@ -72,10 +75,20 @@ class Order:
         indices: positions in the data set, in order, repetitions allowed.
         keep: for a modality, which of them keep it, shape ``(len(indices),)``, bool. A modality
             without an entry is kept in all.
+        parts: sizes of consecutive parts of the indices whose samples never share a batch; all of
+            them are one part by default.
     """
 
     indices: Sequence[int]
     keep: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.parts and sum(self.parts) != len(self.indices):
+            raise SetupError(
+                f"Order(parts): expected sizes that add up to {len(self.indices)} indices, found "
+                f"{list(self.parts)}"
+            )
 
 
 class Method(nn.Module):
@@ -92,6 +105,8 @@ class Method(nn.Module):
         needs: what it must be given beyond a step.
         capabilities: what it can do.
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
+        combines_rest: whether `combine` is asked for everything outside of the encoders too.
+        modulates: whether `coefficients` returns factors, and does not only take note.
         selection: which parameters of a modality the coefficients and the noise act on.
         space: whether they act on gradients, or on the updates that the optimizer makes of them.
         noise: noise added after the coefficients, or None.
@@ -104,6 +119,8 @@ class Method(nn.Module):
     needs: ClassVar[frozenset[Need]] = frozenset()
     capabilities: ClassVar[Capabilities] = Capabilities()
     replaces_joint: ClassVar[bool] = False
+    combines_rest: ClassVar[bool] = False
+    modulates: ClassVar[bool] = True
 
     selection: Selection | Selector = "all"
     space: Space = "gradient"
@@ -116,10 +133,36 @@ class Method(nn.Module):
         self.names = names
         self.seed = seed
 
+    def attach(self, model: nn.Module, modalities: Modalities) -> Sequence[RemovableHandle]:
+        """Put hooks on modules of the model that the method itself must see or change.
+
+        Called once, after `bind`; the balancer removes the hooks when it is detached. Register
+        functions as ``Hook(function)`` of `equimodal.attach.capture`, so that copies of the model
+        do not carry them, and keep modules of the model in tuples, so that they do not become
+        submodules of the method.
+
+        Args:
+            model: the user's, without the wrapper for several ranks.
+            modalities: the encoders and the parameters that each modality owns.
+
+        Returns:
+            The handles of the hooks.
+
+        Raises:
+            SetupError: the method does not work with this model. No hook may be left then.
+        """
+        return ()
+
     def build(self, shapes: Shapes) -> None:
         """Make modules whose sizes depend on the features.
 
         Called once: at the first step, or before a state is restored.
+        """
+
+    def equip(self, steps: SubSteps) -> None:
+        """Take parameters that the method steps itself in `objective`, more than once per step.
+
+        Called once, after `build`. What is not taken here is stepped once per step by the balancer.
         """
 
     def acts(self, epoch: int) -> bool:
@@ -159,7 +202,8 @@ class Method(nn.Module):
     def coefficients(self, evidence: Evidence) -> Tensor | None:
         """Return a factor for each modality, shape ``(M,)``, or None for ones.
 
-        Called once per step, also to take note of what was measured.
+        Called once per step, also to take note of what was measured: a method that returns no
+        factors declares so (`modulates`), and encoders without anything to modulate suit it too.
         """
         return None
 
@@ -174,8 +218,10 @@ class Method(nn.Module):
     def combine(self, modality: str, gradients: Mapping[str, list[Tensor]]) -> list[Tensor] | None:
         """Return the gradient of an encoder from the gradients of the terms of the loss.
 
+        Called after `coefficients`, so that it may go by what was judged there.
+
         Args:
-            modality: whose encoder.
+            modality: whose encoder; `REST` for everything outside of the encoders.
             gradients: for each term that the method's `objective` returned (and "joint") the
                 gradients of the encoder's parameters, over all micro-batches and ranks.
         """

@@ -34,10 +34,14 @@ class Readouts(nn.Module):
     The layers are made when the shapes are known: `build` is called by the balancer at the first
     step, or before a state is restored. Their initial values follow from the seed alone, whatever
     the state of the global random generator, which is left as it was.
+
+    Args:
+        bias: whether the layers have one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool = True) -> None:
         super().__init__()
+        self.bias = bias
         self.names: tuple[str, ...] = ()
         self.shape: tuple[int, ...] = ()
         self.layers = nn.ModuleList()
@@ -51,7 +55,7 @@ class Readouts(nn.Module):
             torch.manual_seed(seed)
             for shape in shapes.features.values():
                 width = shape[-1] if len(shape) == 2 else shape[0] if shape else 1
-                layer = nn.Linear(width, math.prod(self.shape), dtype=shapes.dtype)
+                layer = nn.Linear(width, math.prod(self.shape), self.bias, dtype=shapes.dtype)
                 self.layers.append(layer)
         move(self, shapes.device)
 

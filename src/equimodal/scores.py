@@ -286,7 +286,7 @@ def find_linear(head: nn.Module | None, step: Step) -> tuple[nn.Linear, tuple[st
     Returns:
         The layer and the order in which the features are concatenated, or None.
     """
-    features = {name: feature.detach() for name, feature in step.features.items()}
+    features = {name: feature.detach() for name, feature in step.gated.items()}  # to compare logits
     if head is None or len({feature.shape[:-1] for feature in features.values()}) > 1:
         return None
     width = sum(feature.shape[-1] for feature in features.values())

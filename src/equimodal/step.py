@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from equimodal import functional
-from equimodal.attach.features import Features, Inputs
+from equimodal import functional, ranks
+from equimodal.attach.features import Features, Inputs, scaled
 from equimodal.criterion import Criterion
 from equimodal.once import once
 
@@ -48,6 +49,10 @@ class Step:
         encoders: for each modality what its encoder was given and what it returned, for methods
             that need "encoder inputs".
         boundary: the module that `head` runs: the user's head, or the whole model without one.
+        gates: what methods multiplied the features by on their way into the head, shape ``(B,)``,
+            by modality; None where the head ran without asking them.
+        temperature: of the chosen scores.
+        process_group: ranks that train together; torch.distributed's default group by default.
     """
 
     names: tuple[str, ...]
@@ -62,6 +67,9 @@ class Step:
     indices: Tensor | None = None
     epoch: int = 0
     encoders: Mapping[str, tuple[Inputs, Any]] = field(default_factory=dict)
+    gates: Mapping[str, Tensor] | None = None
+    temperature: float = 1.0
+    process_group: dist.ProcessGroup | None = None
 
     @property
     def size(self) -> int:
@@ -76,6 +84,11 @@ class Step:
         return Shapes(features, tuple(self.logits.shape[1:]), self.logits.device, dtype)
 
     @once
+    def gated(self) -> Features:
+        """The features as they entered the head: multiplied by the gates, if any."""
+        return scaled(self.features, self.gates or {})
+
+    @once
     def joint(self) -> Tensor:
         """The user's loss on the logits, shape ``()``, with its graph."""
         return self.criterion.total(self.logits, self.target)
@@ -86,7 +99,7 @@ class Step:
         return self.run_scores(self)
 
     def head(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Run the user's head on other features, and return its logits.
+        """Run the user's head on other features, of any number of samples, and return its logits.
 
         Running statistics of BatchNorm and dropout behave as they do in training, under a graph
         when gradients are enabled.
@@ -110,8 +123,18 @@ class Step:
             return self.criterion.total(logits, self.target)
         return self.criterion.weighted(logits, self.target, weight)
 
-    def log_scores(self, temperature: float = 1.0) -> tuple[Tensor, Tensor | int]:
+    def summed(self, value: Tensor) -> Tensor:
+        """Return the sum of a value over the ranks, without a graph: what a loss is judged by.
+
+        Every rank must ask for it in every micro-batch, or the others wait for it.
+        """
+        return ranks.gather(value.detach(), self.process_group).sum(dim=0)
+
+    def log_scores(self, temperature: float | None = None) -> tuple[Tensor, Tensor | int]:
         """Return the evidence of this micro-batch.
+
+        Args:
+            temperature: divides the losses; that of the chosen scores by default.
 
         Returns:
             Logarithms of the scores, shape ``(M,)``, and how many samples they are of: a number; a
@@ -131,5 +154,6 @@ class Step:
                     for name in self.names
                 ]
                 ignored = torch.stack(absent) | (nobody if ignored is None else ignored)
-            scores = functional.log_score(losses, ignored, temperature)
+            divisor = self.temperature if temperature is None else temperature
+            scores = functional.log_score(losses, ignored, divisor)
             return scores, self.size if ignored is None else ~ignored

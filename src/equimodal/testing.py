@@ -10,6 +10,7 @@ does not hold. With pytest::
         check(lambda: MyMethod(strength=0.5))
 
 `on_two_ranks` starts processes, so its factory must be importable: a class or a module's function.
+A method that works with some models only says with which: see `on`.
 """
 
 from __future__ import annotations
@@ -85,6 +86,22 @@ def batch(
     return (*inputs, target)
 
 
+def on(model: Callable[[int], nn.Module]) -> Callable[[Factory], Factory]:
+    """Mark a factory: its method is tried on this model, in place of a `SmallModel`.
+
+    Args:
+        model: makes the model from the number of modalities. Like `SmallModel` it has `encoders` by
+            the names in `NAMES`, a `head`, no BatchNorm and no dropout; modality i takes vectors of
+            width 4 + i, and there are 3 logits.
+    """
+
+    def marked(make: Factory) -> Factory:
+        make.tried_on = model  # type: ignore[attr-defined]
+        return make
+
+    return marked
+
+
 class Trial:
     """A small model in training by a method, in the loop of the design.
 
@@ -106,7 +123,7 @@ class Trial:
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = SmallModel(modalities)
+            self.model: Any = getattr(make, "tried_on", SmallModel)(modalities)
         if dtype != torch.float32:
             self.model.to(dtype)
         self.data = batch(SAMPLES, modalities, dtype=dtype)

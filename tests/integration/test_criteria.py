@@ -97,6 +97,9 @@ def test_weight_zero_drops_a_sample(name: str) -> None:
 def test_all_weights_zero_is_zero_and_not_nan() -> None:
     (_, loss, logits, target, _) = CASES[0]
     assert Criterion(loss).weighted(logits, target, torch.zeros(6)) == 0
+    scaled = logits.clone().requires_grad_()  # by a loss scale: the gradient is 0, and not NaN
+    (2.0**16 * Criterion(loss).weighted(scaled, target, torch.zeros(6))).backward()
+    assert not scaled.grad.any()
 
 
 def test_ignored_samples_do_not_count_as_evidence() -> None:

@@ -716,7 +716,9 @@ def test_a_method_that_decides_the_order_of_samples_is_refused(untouched: Any) -
         def order(self, samples: int, epoch: int) -> eq.Order | None:
             return None
 
-    refused(eq.SetupError, r"balancer\.batches\(loader\)", untouched, Net(), balance(Ordered()))
+    refused(
+        eq.SetupError, r"give it balance\.batches\(loader\)", untouched, Net(), balance(Ordered())
+    )
 
 
 def test_accumulation_that_a_method_refuses_is_refused_at_the_start(untouched: Any) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import equimodal as eq
+from equimodal import testing
+from equimodal.nn import MLP, MMTM
+from support.teachers import teachers
 
 
 def ogm() -> eq.Method:
@@ -19,13 +22,120 @@ def unimodal() -> eq.Method:
     return eq.Unimodal("audio")
 
 
+def arl() -> eq.Method:
+    return eq.ARL(start=-1)
+
+
+def amco() -> eq.Method:
+    return eq.AMCo(ramp=1.5)
+
+
+def data_remixing() -> eq.Method:
+    return eq.DataRemixing(warm_up=1)
+
+
+def diagnosing_relearning() -> eq.Method:
+    return eq.DiagnosingRelearning(every=1, times=2)
+
+
+def dynamic_mslr() -> eq.Method:
+    return eq.DynamicMSLR(epochs=2)
+
+
+def g2d() -> eq.Method:
+    return eq.G2D(teachers(), gating=(0, 1))
+
+
+def gradient_blending() -> eq.Method:
+    return eq.GradientBlending(eq.OnlineBlending(1))
+
+
+def host(modalities: int = 2) -> MMTM:
+    """Gates between branches, which Greedy needs."""
+    names = testing.NAMES[:modalities]
+    branches = {name: MLP(4 + i, (7, 6), 5 + i) for i, name in enumerate(names)}
+    return MMTM(branches, testing.CLASSES)
+
+
+@testing.on(host)
+def greedy() -> eq.Method:
+    return eq.Greedy(tolerance=0.05, duration=2, start=0)
+
+
+def midas() -> eq.Method:
+    return eq.MIDAS(warm_up=0)
+
+
+def modality_valuation() -> eq.Method:
+    return eq.ModalityValuation(warm_up=1, part=0.5)
+
+
+def mses() -> eq.Method:
+    return eq.MSES(patience=1, restore=True, smoothing=0.3)
+
+
+def mslr() -> eq.Method:
+    return eq.MSLR({"audio": 0.5, "visual": 1.5})
+
+
+def opm() -> eq.Method:
+    return eq.OPM(warm_up=0)
+
+
+def pretraining() -> eq.Method:
+    return eq.Pretraining(1)
+
+
+def reconboost() -> eq.Method:
+    return eq.ReconBoost(boosting_epochs=1, rectifying_epochs=1)
+
+
+def sample_valuation() -> eq.Method:
+    return eq.SampleValuation(warm_up=1)
+
+
+def umt() -> eq.Method:
+    return eq.UMT(teachers())
+
+
 METHODS: dict[str, Callable[[], eq.Method]] = {
+    "agm": eq.AGM,
+    "amco": amco,
+    "arl": arl,
+    "cggm": eq.CGGM,
+    "cml": eq.CML,
+    "data-remixing": data_remixing,
+    "dgl": eq.DGL,
+    "diagnosing-relearning": diagnosing_relearning,
+    "dynamic-mslr": dynamic_mslr,
     "ensemble": eq.Ensemble,
+    "g2d": g2d,
     "ge": eq.GE,
+    "gradient-blending": gradient_blending,
+    "greedy": greedy,
+    "inforeg": eq.InfoReg,
     "joint": eq.Joint,
+    "lfm": eq.LFM,
+    "mbsd": eq.MBSD,
+    "midas": midas,
+    "mimo": eq.MIMO,
+    "mla": eq.MLA,
+    "mmcosine": eq.MMCosine,
+    "mmpareto": eq.MMPareto,
+    "modality-dropout": eq.ModalityDropout,
+    "modality-valuation": modality_valuation,
+    "mses": mses,
+    "mslr": mslr,
     "multi-loss": eq.MultiLoss,
     "ogm": ogm,
     "ogm-ge": ogm_ge,
+    "opm": opm,
+    "pmr": eq.PMR,
+    "pretraining": pretraining,
+    "reconboost": reconboost,
+    "sample-valuation": sample_valuation,
+    "tcmax": eq.TCMax,
+    "umt": umt,
     "unimodal": unimodal,
 }
 

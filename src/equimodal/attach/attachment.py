@@ -14,7 +14,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from equimodal.attach.capture import Call, Recorder
 from equimodal.attach.discovery import find_layout
-from equimodal.attach.features import Features, Given, Inputs, Layout, Path, given_layout, tensors
+from equimodal.attach.features import (
+    Features,
+    Given,
+    Inputs,
+    Layout,
+    Path,
+    given_layout,
+    scaled,
+    tensors,
+)
 from equimodal.attach.sharding import find_sharding, refuse_copy
 from equimodal.criterion import Criterion
 from equimodal.errors import MatchError, SetupError
@@ -163,15 +172,14 @@ class Attachment:
         assert layout is not None
         return layout.read(call.inputs)
 
-    def gated(self, call: Call, gate: Callable[[Features], Mapping[str, Tensor]]) -> Inputs:
-        """Return the inputs of a call with every feature multiplied by its factors."""
+    def gated(
+        self, call: Call, gate: Callable[[Features], Mapping[str, Tensor]]
+    ) -> tuple[Inputs, dict[str, Tensor]]:
+        """Return the inputs of a call with every feature multiplied by its factors, and these."""
         features = self.read(call)
         assert self.layout is not None
-        for name, factor in gate(features).items():
-            feature = features[name]
-            shape = (-1, *[1] * (feature.ndim - 1))
-            features[name] = feature * factor.to(feature.dtype).view(shape)
-        return self.layout.write(call.inputs, features)
+        factors = dict(gate(features))
+        return self.layout.write(call.inputs, scaled(features, factors)), factors
 
     def _step(
         self,
@@ -199,6 +207,8 @@ class Attachment:
             indices=indices,
             epoch=epoch,
             encoders=call.encoders,
+            gates=call.gates,
+            temperature=self.scores.temperature,
         )
 
     def _whole_head(self, step: Step) -> contextlib.AbstractContextManager[object]:
@@ -224,7 +234,7 @@ class Attachment:
                 with self.recorder.substitute(inputs[1]):
                     args, kwargs = call.model
                     output = self.bare_model(*args, **kwargs)
-        return dict(tensors(output))[call.output].reshape(shape)
+        return dict(tensors(output))[call.output].reshape(-1, *shape[1:])
 
     def _resolve(self, call: Call, must: bool = True) -> Layout | None:
         if self.layout is None:

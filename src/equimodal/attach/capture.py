@@ -30,6 +30,8 @@ class Call:
         model: the arguments of the whole model, where it has no head.
         output: where among the tensors that the head returned the user's logits are.
         returned: that tensor, without its graph.
+        gates: what the features were multiplied by before the head ran, by modality; None where
+            nothing could do so.
     """
 
     inputs: Inputs
@@ -39,6 +41,7 @@ class Call:
     model: Inputs = ((), {})
     output: Path = ()
     returned: Tensor | None = None
+    gates: dict[str, Tensor] | None = None
 
     def outputs(self) -> dict[str, list[Tensor]]:
         """Return for each modality the tensors that its encoder returned."""
@@ -123,7 +126,7 @@ class Recorder:
         head: the fusion head, or None.
 
     Attributes:
-        gate: changes the head's inputs before it runs in training, if set.
+        gate: changes the head's inputs before it runs in training, if set, and says by what.
         keeps_encoders: whether what encoders are given and return is kept, and not only that they
             ran.
         paused: while True, nothing is recorded.
@@ -134,7 +137,7 @@ class Recorder:
     def __init__(self, model: nn.Module, modalities: Modalities, head: nn.Module | None) -> None:
         self.head = head
         self.boundary = model if head is None else head
-        self.gate: Callable[[Call], Inputs] | None = None
+        self.gate: Callable[[Call], tuple[Inputs, dict[str, Tensor]] | None] | None = None
         self.keeps_encoders = True
         self.paused = False
         self.observing = False
@@ -259,12 +262,30 @@ class Recorder:
             self.observing = before
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Inputs | None:
-        if self.head is None or torch.compiler.is_compiling() or not self.recording():
+        if self.head is None or torch.compiler.is_compiling():
+            return None
+        if not self.recording():
+            if self.gate is not None and module.training and self._recomputes():
+                raise MatchError(
+                    f"the head ({type(module).__name__}) is recomputed in the backward pass, "
+                    "without the features that a method has dropped or scaled: leave the head out "
+                    "of checkpointing"
+                )
             return None
         self._entry = self._call((args, kwargs))
         if self.gate is None or not module.training or self.observing:
             return None
-        return self.gate(self._entry)
+        gated = self.gate(self._entry)
+        if gated is None:
+            return None
+        inputs, gates = gated
+        self._entry = replace(self._entry, gates=gates)
+        return inputs
+
+    def _recomputes(self) -> bool:
+        """Whether a forward that runs now is the recomputation of a checkpoint."""
+        within_backward = torch._C._current_graph_task_id() != -1
+        return within_backward and torch.is_grad_enabled() and not self.paused
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if not self.recording():

@@ -35,6 +35,7 @@ def exported(balancer: Balancer, inputs: tuple[Any, ...]) -> nn.Module:
     batch = torch.export.Dim("batch", min=1)
     dynamic = tuple({0: batch} if isinstance(x, Tensor) and x.ndim else None for x in inputs)
     with torch.no_grad():
+        balancer.predict(*inputs)  # what is found out at a first call cannot be traced
         program = torch.export.export(
             Predictor(balancer), inputs, dynamic_shapes={"inputs": dynamic}, strict=False
         )

@@ -115,6 +115,16 @@ class Custom:
         return inputs
 
 
+def scaled(features: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> Features:
+    """Return the features multiplied by factors of shape ``(B,)``, where a modality has some."""
+    found = dict(features)
+    for name, factor in factors.items():
+        feature = found[name]
+        shape = (-1, *[1] * (feature.ndim - 1))
+        found[name] = feature * factor.to(feature.dtype).view(shape)
+    return found
+
+
 def tensors(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     """Yield the tensors in nested tuples, lists and dicts, each with the keys that lead to it."""
     if isinstance(tree, Tensor):

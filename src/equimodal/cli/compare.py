@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from equimodal import data
 from equimodal.cli import INTERRUPTED
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import progress
-from equimodal.compare import Comparison, Entry, main_job, verdict
+from equimodal.cli.source import add_data, folder_name, source_of
+from equimodal.cli.text import described
+from equimodal.compare import Comparison, Entry, main_job, rows_of, verdict
 from equimodal.compare import Progress as State
 from equimodal.compare.runs import ALPHAS
 from equimodal.compare.tables import for_terminal
@@ -38,19 +39,22 @@ def run(arguments: Sequence[str]) -> int:
         "compare",
         "Train unimodal, joint, multi-loss, OGM, GE and OGM-GE models over paired seeds, choose "
         "alpha by validation accuracy, and report test accuracy with intervals, as a table and a "
-        "figure. Interrupted, the same command goes on where it was; with more seeds, rows or "
-        "alphas it adds to what is there.",
+        "figure; --methods compares others. Interrupted, the same command goes on where it was; "
+        "with more seeds, rows or alphas it adds to what is there.",
     )
-    parser.add("data", type=str, help=f"a data set: {', '.join(data.available())}")
+    add_data(parser)
     parser.add("--out", type=Path, default=None, help="folder for the results [results/DATA]")
     parser.add("--seeds", type=int, default=5, help="how many, counted from 0")
     parser.add(
         "--alphas", type=list[float], default=list(ALPHAS), help="to choose from for OGM and OGM-GE"
     )
-    parser.add("--rows", type=list[str], default=None, help="some rows, as [joint, ogm] [all]")
     parser.add(
-        "--modalities", type=list[str], default=None, help="some of the data set's, as [a, b] [all]"
+        "--methods",
+        type=Literal["all"] | list[str],
+        default=None,
+        help="all that can run here by default, or some, as [mla, pmr] [those above]",
     )
+    parser.add("--rows", type=list[str], default=None, help="some rows, as [joint, ogm] [all]")
     parser.add("--workers", type=int, default=None, help="processes [one per core]")
     parser.add_settings(Settings, "training", "what suits the data", skip={"seed"})
     options = parser.read(arguments)
@@ -59,17 +63,22 @@ def run(arguments: Sequence[str]) -> int:
     _check(options)
     names = [name for name in Settings.__dataclass_fields__ if name != "seed"]
     settings = Settings(**{name: getattr(options, name) for name in names})
-    splits = data.load(options.data, modalities=options.modalities)
-    folder = new_or_existing_folder(options.out or Path("results", options.data))
+    source = source_of(options)
+    splits = source.load()
+    folder = new_or_existing_folder(options.out or Path("results", folder_name(splits)))
+    entries = main_job(splits.modalities, options.alphas)
+    left_out: dict[str, str] = {}
+    if options.methods is not None:
+        named = None if options.methods == "all" else options.methods
+        entries, left_out = rows_of(named, splits, options.alphas, settings)
     comparison = Comparison(
-        options.data,
-        _entries(splits.modalities, options.alphas, options.rows),
+        source,
+        _chosen(entries, options.rows),
         folder,
         range(options.seeds),
         settings,
-        options.modalities,
     )
-    return _compare(comparison, options.workers)
+    return _compare(comparison, options.workers, left_out)
 
 
 def _check(options: Any) -> None:
@@ -78,8 +87,10 @@ def _check(options: Any) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise SetupError(f"--{name}: expected 1 or more, found {value}")
-    for name in ("alphas", "rows", "modalities"):
+    for name in ("alphas", "rows", "modalities", "methods"):
         values = getattr(options, name)
+        if values == "all":
+            continue
         least = 2 if name == "modalities" else 1
         if values is not None and (len(values) < least or len(set(values)) < len(values)):
             found = ", ".join(map(str, values)) or "none"
@@ -90,10 +101,7 @@ def _check(options: Any) -> None:
             raise SetupError(f"--alphas: expected numbers of 0 or more, found {alpha}")
 
 
-def _entries(
-    modalities: Sequence[str], alphas: Sequence[float], rows: Sequence[str] | None
-) -> list[Entry]:
-    entries = main_job(modalities, alphas)
+def _chosen(entries: Sequence[Entry], rows: Sequence[str] | None) -> list[Entry]:
     labels = [entry.label for entry in entries]
     for row in rows or []:
         if row not in labels:
@@ -101,7 +109,7 @@ def _entries(
     return [entry for entry in entries if rows is None or entry.label in rows]
 
 
-def _compare(comparison: Comparison, workers: int | None) -> int:
+def _compare(comparison: Comparison, workers: int | None, left_out: Mapping[str, str]) -> int:
     console = Console()
     start = time.monotonic()
     interrupted = False
@@ -124,6 +132,10 @@ def _compare(comparison: Comparison, workers: int | None) -> int:
     if rows:
         # Without markup: intervals stand in brackets.
         text = f"\n{TERMS}\n\n{verdict(rows)}"
+        console.print(text, highlight=False, markup=False)
+    if left_out:
+        text = described(list(left_out.items()))
+        text = f"\nLeft out, as they do not run here with their defaults:\n{text}"
         console.print(text, highlight=False, markup=False)
     if written:
         files = ", ".join(path.name for path in written)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from equimodal import data
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import Lines
+from equimodal.cli.source import add_data, source_of
 from equimodal.errors import SetupError
 from equimodal.extras import require
 from equimodal.methods import OGMGE
@@ -27,11 +27,8 @@ def run(arguments: Sequence[str]) -> int:
         "Train a small model on a data set by one method, choose the epoch by validation accuracy, "
         "and evaluate it on the test split once.",
     )
-    parser.add("data", type=str, help=f"a data set: {', '.join(data.available())}")
+    add_data(parser)
     parser.add_method(OGMGE)
-    parser.add(
-        "--modalities", type=list[str], default=None, help="some of the data set's, as [a, b] [all]"
-    )
     parser.add("--fusion", type=Fusion, default="concat", help="how features are fused")
     parser.add(
         "--out", type=Path, default=None, help="folder for checkpoints, logs and result [none]"
@@ -45,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = Settings(**{name: getattr(options, name) for name in names})
     if options.resume and options.out is None:
         raise SetupError("--resume: expected --out with the folder of the run, found none")
-    splits = data.load(options.data, modalities=options.modalities)
+    splits = source_of(options).load()
     if len(splits.modalities) < 2:
         found = ", ".join(splits.modalities)
         raise SetupError(f"--modalities: expected two or more, found {found} alone")

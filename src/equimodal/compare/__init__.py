@@ -8,6 +8,7 @@ from equimodal.extras import require
 require("compare", "lightning", "torchmetrics", "optuna", "scipy")
 require("report", "matplotlib")
 
+from equimodal.compare.candidates import rows_of  # noqa: E402
 from equimodal.compare.runs import Entry, Run, main_job  # noqa: E402
 from equimodal.compare.statistics import Estimate, difference, estimate  # noqa: E402
 from equimodal.compare.study import Comparison, Progress  # noqa: E402
@@ -24,5 +25,6 @@ __all__ = [
     "difference",
     "estimate",
     "main_job",
+    "rows_of",
     "verdict",
 ]

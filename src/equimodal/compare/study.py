@@ -49,7 +49,7 @@ class Comparison:
     this one are used, the others stay where they are.
 
     Args:
-        name: of the data set.
+        name: of the data set, or its source.
         entries: the rows.
         folder: for the results; made by `run`.
         seeds: the same for every row, so that differences are paired.
@@ -63,7 +63,7 @@ class Comparison:
 
     def __init__(
         self,
-        name: str,
+        name: str | data.Source,
         entries: Sequence[Entry],
         folder: Path,
         seeds: Sequence[int],
@@ -77,15 +77,17 @@ class Comparison:
         for entry in self.entries:
             for option, values in entry.grid.items():
                 _refuse_none_or_twice(f"{option} of {entry.label}", values)
-        self.splits = data.load(name, modalities=modalities)
+        source = data.Source(name) if isinstance(name, str) else name
+        chosen = {} if modalities is None else {"modalities": tuple(modalities)}
+        self.source = replace(source, options={**source.options, **chosen})
+        self.splits = self.source.load()
         if len(self.splits.modalities) < 2:
             raise SetupError(
                 f"modalities: expected two or more, found {', '.join(self.splits.modalities)} alone"
             )
         self.folder = folder
-        self.settings = replace((settings or Settings()).suited(name), seed=0)
+        self.settings = replace((settings or Settings()).suited(self.splits.card.name), seed=0)
         self.runs = planned(self.entries, self.seeds)
-        self.given = None if modalities is None else tuple(modalities)
         self.claim = Claim(
             folder / "comparison.json",
             "a comparison",
@@ -93,6 +95,7 @@ class Comparison:
                 "data": self.splits.card.name,
                 "modalities": list(self.modalities),
                 "fingerprint": self.splits.fingerprint,
+                **_layout(self.source),
                 "settings": asdict(self.settings),
                 "versions": versions(),
             },
@@ -139,7 +142,7 @@ class Comparison:
         cores = os.cpu_count() or 1
         task = Task(
             self.splits.card.name,
-            self.given,
+            self.source,
             self.settings,
             self.folder / "runs",
             database,
@@ -203,6 +206,12 @@ class Comparison:
                     finished += 1
             tell()
         return failed
+
+
+def _layout(source: data.Source) -> dict[str, object]:
+    """Return what the fingerprint of a data set does not know: it is over samples and labels."""
+    channels = source.options.get("channels")
+    return {} if channels is None else {"channels": dict(channels)}
 
 
 def _refuse_none_or_twice(what: str, given: Sequence[object]) -> None:

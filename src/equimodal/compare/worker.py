@@ -27,8 +27,8 @@ class Task:
     """What all runs of a comparison have in common.
 
     Attributes:
-        data: name of the data set.
-        modalities: some of its modalities, or None for all.
+        study: name of the study in the database.
+        source: of the data.
         settings: how to train; the seed is that of the run.
         folder: where results go, one folder per run.
         database: of the queue.
@@ -36,8 +36,8 @@ class Task:
         threads: that one run may use.
     """
 
-    data: str
-    modalities: tuple[str, ...] | None
+    study: str
+    source: data.Source
     settings: Settings
     folder: Path
     database: str
@@ -96,10 +96,10 @@ def work(task: Task, parent: Connection) -> None:
     """Do runs until none is waiting. A run that fails is reported and left to the next call."""
     torch.set_num_threads(task.threads)
     stop = Stop()
-    queue = RunQueue(task.database, task.data)
+    queue = RunQueue(task.database, task.study)
     current: list[int] = []
     threading.Thread(target=_live_with_parent, args=(queue, current), daemon=True).start()
-    splits = data.load(task.data, modalities=task.modalities)
+    splits = task.source.load()
     while not stop.asked and (taken := queue.take(task.names)) is not None:
         number, run = taken
         current[:] = [number]

@@ -1,4 +1,4 @@
-"""Data sets to try a method on; those here come with the package.
+"""Data sets to try a method on: those that come with the package, and files of one's own.
 
 >>> from equimodal import data
 >>> splits = data.load("watch")
@@ -9,7 +9,9 @@ Arrays(2191 samples: accelerometer (3, 100), gyroscope (3, 100))
 
 from equimodal.data.arrays import Arrays
 from equimodal.data.card import Card
-from equimodal.data.embedded import available, load
+from equimodal.data.embedded import available
+from equimodal.data.loading import load
+from equimodal.data.source import Source
 from equimodal.data.splits import Splits
 
-__all__ = ["Arrays", "Card", "Splits", "available", "load"]
+__all__ = ["Arrays", "Card", "Source", "Splits", "available", "load"]

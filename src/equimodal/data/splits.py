@@ -27,6 +27,7 @@ class Splits:
         test: to report, once.
         classes: the name of each target value.
         card: source, licence, citation, and what was done.
+        digest: of the file that the numbers come from, where it is the user's.
     """
 
     train: Arrays
@@ -34,6 +35,7 @@ class Splits:
     test: Arrays
     classes: tuple[str, ...]
     card: Card
+    digest: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -42,12 +44,13 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits over which sample is in which split with which label.
+        """12 hex digits over which sample is in which split with which label, and over the file.
 
         To be printed beside results: the same fingerprint means the same task, whichever
         modalities were chosen.
         """
-        digest = hashlib.sha256(json.dumps([self.card.name, self.classes]).encode())
+        of_file = [self.digest] if self.digest else []
+        digest = hashlib.sha256(json.dumps([self.card.name, self.classes, *of_file]).encode())
         for name in ("train", "val", "test"):
             arrays: Arrays = getattr(self, name)
             members = [name, arrays.ids.tolist(), arrays.target.tolist()]

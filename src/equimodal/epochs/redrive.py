@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from equimodal import ranks
@@ -13,6 +14,7 @@ from equimodal.errors import SetupError
 
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer
+    from equimodal.method import Order
 
 
 def refuse_stream(loader: object) -> None:
@@ -38,14 +40,22 @@ def refuse_stream(loader: object) -> None:
         )
 
 
-def redriven(loader: DataLoader[Any], indices: Sequence[int]) -> DataLoader[Any]:
+def redriven(
+    loader: DataLoader[Any], indices: Sequence[int], whole: bool = False
+) -> DataLoader[Any]:
     """Return a loader of these samples in this order.
 
     It has the data set, workers, collate function, batch size and pinning of the user's; only the
     sampler is exchanged.
+
+    Args:
+        loader: the user's.
+        indices: positions in its data set.
+        whole: keep a last batch that is not full, which the user's loader may drop.
     """
     sampler: Any = loader.batch_sampler
-    batches = BatchSampler(list(indices), sampler.batch_size, getattr(sampler, "drop_last", False))
+    drops = getattr(sampler, "drop_last", False) and not whole
+    batches = BatchSampler(list(indices), sampler.batch_size, drops)
     workers: dict[str, Any] = {}
     if loader.num_workers:
         workers = {
@@ -72,6 +82,22 @@ def pieces(indices: Sequence[int], loader: DataLoader[Any]) -> Iterator[slice]:
         yield slice(start, min(start + size, len(indices)))
 
 
+def narrowed(
+    present: Mapping[str, Tensor] | None, kept: Mapping[str, Tensor]
+) -> Mapping[str, Tensor] | None:
+    """Return which samples have a modality, where the order of the epoch leaves some out.
+
+    Args:
+        present: which have it in the data, shape ``(B,)``, bool, by name; or None.
+        kept: in which the order of the epoch keeps it.
+    """
+    masks = dict(present or {})
+    for name, mask in kept.items():
+        if not mask.all():
+            masks[name] = masks[name] & mask.to(masks[name].device) if name in masks else mask
+    return masks or present
+
+
 class Reordered:
     """The user's loader, driven in the order that a method gives for each epoch.
 
@@ -90,16 +116,26 @@ class Reordered:
         if order is None:
             yield from self.loader
             return
-        rank = slice(
-            ranks.rank(balancer.process_group), None, ranks.world_size(balancer.process_group)
-        )
-        indices = list(order.indices)[rank]
-        keep = {name: kept[rank] for name, kept in order.keep.items()}
-        loader = redriven(self.loader, indices)
+        group = balancer.process_group
+        rank, many = ranks.rank(group), ranks.world_size(group)
+        start = 0
         try:
-            for batch, part in zip(loader, pieces(indices, loader), strict=False):
-                kept = {name: flags[part] for name, flags in keep.items()}
-                balancer.batch = (torch.tensor(indices[part]), kept)
-                yield batch
+            for size in order.parts or [len(order.indices)]:
+                # A rank with fewer batches than another would leave it waiting: some samples come
+                # twice.
+                padded = range(size + -size % many)
+                places = [start + place % size for place in padded][rank::many]
+                yield from self._part(order, places)
+                start += size
         finally:
             balancer.batch = None
+
+    def _part(self, order: Order, places: list[int]) -> Iterator[Any]:
+        """Yield batches of the samples at these places of the order."""
+        indices = [order.indices[place] for place in places]
+        keep = {name: kept[places] for name, kept in order.keep.items()}
+        loader = redriven(self.loader, indices)
+        for batch, part in zip(loader, pieces(indices, loader), strict=False):
+            kept = {name: flags[part] for name, flags in keep.items()}
+            self.balancer.batch = (torch.tensor(indices[part]), kept)
+            yield batch

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from equimodal import ranks
@@ -57,31 +57,64 @@ class Run:
         """Return the parameters that the modality alone owns."""
         return self._balancer.attached.modalities.owned[modality]
 
+    def buffers(self, modality: str) -> list[Tensor]:
+        """Return the buffers of the modality's encoder, such as BatchNorm's running statistics."""
+        modules = self._balancer.attached.modalities.modules[modality]
+        return [buffer for module in modules for buffer in module.buffers()]
+
+    def unimodal(self, step: Step) -> dict[str, Tensor]:
+        """Return the logits of every modality alone, by the rule that is used for inference."""
+        owner = self._balancer.methods.owner("predict_unimodal")
+        return step.unimodal if owner is None else owner.predict_unimodal(step)
+
+    def shared(self, value: Tensor) -> Tensor:
+        """Return the first rank's value on every rank.
+
+        For what is computed from a pass over data: augmentation and the order of sums may differ
+        between ranks, and what follows from them must not.
+        """
+        return ranks.gather(value, self._balancer.process_group)[0]
+
+    def summed(self, value: Tensor) -> Tensor:
+        """Return the sum of a value over the ranks, which may each have passed over other data."""
+        return ranks.gather(value, self._balancer.process_group).sum(dim=0)
+
     def steps(
-        self, loader: Iterable[Any], *, identify: bool = False, training: bool = False
+        self,
+        loader: Iterable[Any],
+        *,
+        identify: bool = False,
+        samples: Sequence[int] | None = None,
+        training: bool = False,
+        graph: bool = False,
     ) -> Iterator[Step]:
         """Pass over data and yield a step for every batch; nothing is trained.
 
         Args:
             loader: batches as the user's `forward` takes them.
-            identify: go through the data set in its own order, and say in `step.indices` which
-                samples a batch holds. Needs a DataLoader over a map-style data set.
+            identify: go through the data set in its own order, every sample of it, and say in
+                `step.indices` which samples a batch holds. Needs a DataLoader over a map-style
+                data set.
+            samples: with `identify`, go through these instead: positions in the data set,
+                repetitions allowed.
             training: yield steps with a graph and the model in its training mode; otherwise
                 without gradients and in evaluation mode.
+            graph: yield steps with a graph also in evaluation mode.
         """
         balancer, model = self._balancer, self._balancer.attached.model
         numbers: Iterator[torch.Tensor | None] = iter(lambda: None, 0)
         if identify:
             refuse_stream(loader)
             assert isinstance(loader, DataLoader)
-            order = range(len(loader.dataset))  # type: ignore[arg-type]
-            loader = redriven(loader, order)
-            numbers = (torch.arange(*part.indices(len(order))) for part in pieces(order, loader))
+            size = len(loader.dataset)  # type: ignore[arg-type]
+            order = list(range(size) if samples is None else samples)
+            loader = redriven(loader, order, whole=True)
+            numbers = (torch.tensor(order[part]) for part in pieces(order, loader))
         modes = [(module, module.training) for module in model.modules()]
         model.train(training)
         try:
             for batch, indices in zip(loader, numbers):  # noqa: B905 - numbers may be endless
-                with torch.set_grad_enabled(training):
+                with torch.set_grad_enabled(training or graph):
                     run = functools.partial(balancer.forward, balancer.attached.model, batch)
                     yield balancer.attached.observe(run, indices, self.epoch)
         finally:
@@ -94,9 +127,15 @@ class Run:
 
     def reset_optimizer(self, modality: str) -> None:
         """Forget what the user's optimizers remember of an encoder: momentum, moments."""
-        for optimizer in self._balancer.optimizers:
-            for owned in self.parameters(modality):
-                optimizer.state.pop(owned.parameter, None)
+        self.forget(owned.parameter for owned in self.parameters(modality))
+
+    def forget(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Forget what any optimizer remembers of parameters, the model's or a method's own."""
+        own = self._balancer.own.optimizer
+        optimizers = [*self._balancer.optimizers, *([] if own is None else [own])]
+        for parameter in parameters:
+            for optimizer in optimizers:
+                optimizer.state.pop(parameter, None)
 
 
 class Fork:

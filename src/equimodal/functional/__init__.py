@@ -1,12 +1,43 @@
 """The papers' equations as pure tensor functions: no modules, no state."""
 
+from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
+from equimodal.functional.amco import mask_rate, reliance, unmasked
+from equimodal.functional.arl import asymmetric_weights
+from equimodal.functional.cggm import cggm_coefficients, correctness, direction_loss
+from equimodal.functional.cml import confidence_excess
 from equimodal.functional.coefficients import (
     continuous_coefficient,
     thresholded_coefficient,
     two_sided_coefficient,
 )
+from equimodal.functional.data_remixing import least_separable, separability
+from equimodal.functional.distillation import feature_distance, logit_divergence, prioritised
 from equimodal.functional.evidence import discrepancy_ratio, log_score
+from equimodal.functional.gradient_blending import blending_weights
+from equimodal.functional.greedy import learning_speed, speed_difference
+from equimodal.functional.inforeg import holding_strength, prime_indicator, score_gap
+from equimodal.functional.kmeans import lloyd, spread_centres
+from equimodal.functional.lfm import (
+    jensen_shannon_divergence,
+    late_average,
+    mixture_first_divergence,
+    weight_slope,
+)
 from equimodal.functional.linear import split_linear
+from equimodal.functional.mbsd import self_distillation
+from equimodal.functional.midas import (
+    misaligned_loss,
+    misaligned_sources,
+    replaced_similarity,
+    weak_modality_weight,
+)
+from equimodal.functional.mimo import smooth_maximum
+from equimodal.functional.mla import entropy_weights, recursive_least_squares, unit_norm
+from equimodal.functional.mmcosine import cosine_logits, unit_rows
+from equimodal.functional.mmpareto import min_norm_weight, restoring_factor
+from equimodal.functional.modality_dropout import keep_modalities, keep_probability
+from equimodal.functional.mses import patience_spent
+from equimodal.functional.mslr import relative_accuracy
 from equimodal.functional.noise import (
     element_std,
     running_moments_,
@@ -14,17 +45,105 @@ from equimodal.functional.noise import (
     sliced_std,
     tensor_std,
 )
+from equimodal.functional.opm import drop_probability, drop_scale
+from equimodal.functional.pmr import (
+    class_sums,
+    dominance,
+    graded_stimulation,
+    prototype_entropy,
+    prototype_logits,
+    prototype_losses,
+    switched_stimulation,
+)
+from equimodal.functional.reconboost import agreement, boosting_loss
+from equimodal.functional.relearning import purity, relearning_strength, scale_columns, soften
+from equimodal.functional.tcmax import additive_log_mean_exp, log_mean_exp, total_correlation_loss
+from equimodal.functional.valuation import (
+    coalitions,
+    contributions,
+    repetitions,
+    resampling_rate,
+    shapley_values,
+)
 
 __all__ = [
+    "additive_log_mean_exp",
+    "agm_coefficient",
+    "agreement",
+    "asymmetric_weights",
+    "blending_weights",
+    "boosting_loss",
+    "cggm_coefficients",
+    "class_sums",
+    "coalitions",
+    "confidence_excess",
+    "confidence_ratio",
     "continuous_coefficient",
+    "contributions",
+    "correctness",
+    "cosine_logits",
+    "direction_loss",
     "discrepancy_ratio",
+    "dominance",
+    "drop_probability",
+    "drop_scale",
     "element_std",
+    "entropy_weights",
+    "feature_distance",
+    "graded_stimulation",
+    "holding_strength",
+    "jensen_shannon_divergence",
+    "keep_modalities",
+    "keep_probability",
+    "late_average",
+    "learning_speed",
+    "least_separable",
+    "lloyd",
+    "log_mean_exp",
     "log_score",
+    "logit_divergence",
+    "mask_rate",
+    "min_norm_weight",
+    "misaligned_loss",
+    "misaligned_sources",
+    "mixture_first_divergence",
+    "patience_spent",
+    "prime_indicator",
+    "prioritised",
+    "prototype_entropy",
+    "prototype_logits",
+    "prototype_losses",
+    "purity",
+    "recursive_least_squares",
+    "relative_accuracy",
+    "relearning_strength",
+    "reliance",
+    "repetitions",
+    "replaced_similarity",
+    "resampling_rate",
+    "restoring_factor",
     "running_moments_",
+    "scale_columns",
+    "score_gap",
+    "self_distillation",
+    "separability",
+    "shapley_responses",
+    "shapley_values",
     "slice_moments",
     "sliced_std",
+    "smooth_maximum",
+    "soften",
+    "speed_difference",
     "split_linear",
+    "spread_centres",
+    "switched_stimulation",
     "tensor_std",
     "thresholded_coefficient",
+    "total_correlation_loss",
     "two_sided_coefficient",
+    "unit_norm",
+    "unit_rows",
+    "unmasked",
+    "weak_modality_weight",
+    "weight_slope",
 ]

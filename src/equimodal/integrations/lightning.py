@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import copy
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from equimodal.attach.features import Layout
 from equimodal.balancer import Balancer
 from equimodal.errors import SetupError, StepError, unknown
 from equimodal.evidence import EvidenceSum
 from equimodal.extras import require
+from equimodal.integrations.drawn import Drawn
 from equimodal.method import Method
 from equimodal.modalities import Encoder, find_module
 
@@ -54,7 +56,8 @@ class Balance(L.Callback):
     ones given here stay as they are. The gradient is modulated once per optimizer step, after
     unscaling and before clipping; epochs end before checkpoints of the end of an epoch are written.
     The state is part of every checkpoint. When the trainer is done, or breaks off, every hook is
-    off; nothing is ever kept on the module.
+    off; nothing is ever kept on the module. For methods that decide which samples an epoch has, the
+    trainer is given ``balance.batches(loader)`` in place of the loader.
 
     Args:
         methods: a method, or several that compose.
@@ -98,6 +101,7 @@ class Balance(L.Callback):
         self._detours = contextlib.ExitStack()
         self._logged = 0
         self._latest = -1  # number of the latest batch that was backpropagated
+        self._drawn: Drawn | None = None
 
     @staticmethod
     def of(module: L.LightningModule) -> Balancer:
@@ -114,6 +118,27 @@ class Balance(L.Callback):
                 "the module's steps: there is a balancer once the trainer has made the optimizer"
             )
         return callback._balancer or callback._attach()
+
+    def batches(self, loader: DataLoader[Any]) -> Iterable[Any]:
+        """Return what to give the trainer in place of a training loader: see `Balancer.batches`.
+
+        Only methods that decide which samples an epoch has need it. On several ranks give the
+        loader the sampler that splits its samples, where a method leaves an epoch to the loader.
+
+        Raises:
+            SetupError: the loader is a stream.
+        """
+
+        def balancer() -> Balancer:
+            if self._balancer is None:
+                raise StepError(
+                    "Balance.batches: no trainer is at work with this callback: give it the "
+                    "callback, L.Trainer(callbacks=[balance]), and let it iterate"
+                )
+            return self._balancer
+
+        self._drawn = Drawn(loader, balancer)
+        return self._drawn
 
     # ------------------------------------------------------------------ the loop of the design
 
@@ -134,7 +159,16 @@ class Balance(L.Callback):
             self._run = (trainer, pl_module)
             _AT_WORK[pl_module] = self
             if stage == TrainerFn.FITTING:
-                _refuse_methods(trainer, self._attach())
+                _refuse_methods(trainer, self._attach(), self._drawn is not None)
+
+        def training_step(training_step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if self._drawn is None:
+                return training_step(*args, **kwargs)
+            self._drawn.next()
+            try:
+                return training_step(*args, **kwargs)
+            finally:
+                self.of(pl_module).batch = None
 
         def backward(
             backward: Callable[..., None], loss: Tensor, *args: Any, **kwargs: Any
@@ -163,6 +197,7 @@ class Balance(L.Callback):
 
         for owner, name, detour in (
             (strategy, "setup", set_up),
+            (strategy, "training_step", training_step),
             (precision, "backward", backward),
             (precision, "_after_closure", after_closure),
             (strategy, "teardown", tear_down),  # also after an exception or Ctrl-C
@@ -292,7 +327,7 @@ def _refuse_misfits(trainer: L.Trainer, module: L.LightningModule) -> None:
         )
 
 
-def _refuse_methods(trainer: L.Trainer, balancer: Balancer) -> None:
+def _refuse_methods(trainer: L.Trainer, balancer: Balancer, drawn: bool) -> None:
     for method in balancer.methods:
         kind, can = type(method).__name__, method.capabilities
         if trainer.accumulate_grad_batches > 1 and can.accumulation == "refused":
@@ -300,8 +335,8 @@ def _refuse_methods(trainer: L.Trainer, balancer: Balancer) -> None:
                 f"{kind} cannot accumulate gradients over micro-batches: expected "
                 f"accumulate_grad_batches=1, found {trainer.accumulate_grad_batches}"
             )
-        if method.overrides("order"):
+        if method.overrides("order") and not drawn:
             raise SetupError(
-                f"{kind} decides which samples an epoch has, but here the trainer drives the "
-                "loader: train in a loop of your own, over balancer.batches(loader)"
+                f"{kind} decides which samples an epoch has, but the trainer drives a loader of "
+                "its own: give it balance.batches(loader), with the callback Balance as balance"
             )

@@ -1,24 +1,137 @@
 """The methods. The folders say where in the step a method acts."""
 
+from equimodal.methods.data.data_remixing import DataRemixing
+from equimodal.methods.data.modality_valuation import ModalityValuation
+from equimodal.methods.data.sample_valuation import SampleValuation
+from equimodal.methods.features.amco import AMCo
+from equimodal.methods.features.greedy import Greedy
+from equimodal.methods.features.modality_dropout import ModalityDropout
+from equimodal.methods.features.opm import OPM
+from equimodal.methods.gradient.agm import AGM
+from equimodal.methods.gradient.cggm import CGGM
 from equimodal.methods.gradient.coefficients import Coefficient, Continuous, Thresholded, TwoSided
+from equimodal.methods.gradient.conflict import Conflict, MinNorm, TorchJD
+from equimodal.methods.gradient.dgl import DGL
+from equimodal.methods.gradient.direction import Direction, GradientCosine, WeightCosine
+from equimodal.methods.gradient.inforeg import InfoReg
+from equimodal.methods.gradient.mmpareto import MMPareto
 from equimodal.methods.gradient.ogm import GE, OGM, OGMGE
+from equimodal.methods.objective.alignment import (
+    FittedWeight,
+    JensenShannon,
+    LearnedWeight,
+    MixtureFirst,
+)
+from equimodal.methods.objective.arl import ARL, AsymmetricWeights, UniformWeights
+from equimodal.methods.objective.blending_schedule import OfflineBlending, OnlineBlending
+from equimodal.methods.objective.cml import CML
+from equimodal.methods.objective.g2d import G2D
+from equimodal.methods.objective.gradient_blending import GradientBlending
 from equimodal.methods.objective.joint import Joint
+from equimodal.methods.objective.lfm import LFM
+from equimodal.methods.objective.mbsd import MBSD
+from equimodal.methods.objective.midas import MIDAS
+from equimodal.methods.objective.mimo import MIMO
+from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVectors
 from equimodal.methods.objective.multi_loss import MultiLoss
+from equimodal.methods.objective.pmr import PMR
+from equimodal.methods.objective.stimulation import (
+    GradedStimulation,
+    PrototypicalEntropy,
+    SwitchedStimulation,
+)
+from equimodal.methods.objective.tcmax import TCMax
+from equimodal.methods.objective.umt import UMT
 from equimodal.methods.objective.unimodal import Ensemble, Unimodal
 from equimodal.methods.registry import available, find
+from equimodal.methods.schedule.diagnosing_relearning import DiagnosingRelearning
+from equimodal.methods.schedule.fusions import EntropyWeighted, FixedWeights, Fusion
+from equimodal.methods.schedule.mla import MLA
+from equimodal.methods.schedule.mses import MSES
+from equimodal.methods.schedule.mslr import MSLR, DynamicMSLR
+from equimodal.methods.schedule.pretraining import Pretraining
+from equimodal.methods.schedule.projections import (
+    LeastSquares,
+    Projection,
+    UnitLeastSquares,
+    Unprojected,
+)
+from equimodal.methods.schedule.reconboost import Consolidation, DetachedConsolidation, ReconBoost
+from equimodal.methods.teacher import Teacher, teachers_of
 
 __all__ = [
+    "AGM",
+    "ARL",
+    "CGGM",
+    "CML",
+    "DGL",
+    "G2D",
     "GE",
+    "LFM",
+    "MBSD",
+    "MIDAS",
+    "MIMO",
+    "MLA",
+    "MSES",
+    "MSLR",
     "OGM",
     "OGMGE",
+    "OPM",
+    "PMR",
+    "UMT",
+    "AMCo",
+    "AsymmetricWeights",
     "Coefficient",
+    "Conflict",
+    "Consolidation",
     "Continuous",
+    "DataRemixing",
+    "DetachedConsolidation",
+    "DiagnosingRelearning",
+    "Direction",
+    "DynamicMSLR",
     "Ensemble",
+    "EntropyWeighted",
+    "FittedWeight",
+    "FixedWeights",
+    "Fusion",
+    "GradedStimulation",
+    "GradientBlending",
+    "GradientCosine",
+    "Greedy",
+    "HeadSlices",
+    "InfoReg",
+    "JensenShannon",
     "Joint",
+    "LearnedWeight",
+    "LeastSquares",
+    "MMCosine",
+    "MMPareto",
+    "MinNorm",
+    "MixtureFirst",
+    "ModalityDropout",
+    "ModalityValuation",
     "MultiLoss",
+    "OfflineBlending",
+    "OnlineBlending",
+    "OwnVectors",
+    "Pretraining",
+    "Projection",
+    "PrototypicalEntropy",
+    "ReconBoost",
+    "SampleValuation",
+    "SwitchedStimulation",
+    "TCMax",
+    "Teacher",
     "Thresholded",
+    "TorchJD",
     "TwoSided",
+    "UniformWeights",
     "Unimodal",
+    "UnitLeastSquares",
+    "Unprojected",
+    "WeightCosine",
     "available",
     "find",
+    "teachers_of",
 ]

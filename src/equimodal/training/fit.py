@@ -109,14 +109,15 @@ def fit(
             "best",
             monitor="val/accuracy",
             mode="max",
-            save_on_train_epoch_end=True,  # after the balancer has ended the epoch
+            # As it was validated: methods may rewrite parameters when the epoch ends after that.
+            save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
         # Not `save_last`, which saves only together with the best; and after it, to know of it.
         every = ModelCheckpoint(
             folder / "checkpoints",
             "last",
-            save_on_train_epoch_end=True,
+            save_on_train_epoch_end=True,  # after the balancer has ended the epoch
             enable_version_counter=False,
         )
         bars: list[Callback] = [RichProgressBar()] if progress else []
@@ -136,7 +137,10 @@ def fit(
             inference_mode=False,  # the layout of the head is found with gradients
         )
         resumed = last if resume and _readable(last) else None
-        trainer.fit(module, loaders["train"], loaders["val"], ckpt_path=resumed)
+        train: Any = loaders["train"]
+        if any(each.overrides("order") for each in _methods(method)):
+            train = balance.batches(train)
+        trainer.fit(module, train, loaders["val"], ckpt_path=resumed)
         if trainer.interrupted:
             raise KeyboardInterrupt
         epochs = list(history.epochs)  # loading the best checkpoint takes the history back to it
@@ -229,7 +233,12 @@ def _of(stage: str, values: Any) -> dict[str, float]:
     return {k.removeprefix(prefix): float(v) for k, v in values.items() if k.startswith(prefix)}
 
 
+def _methods(method: Method | Sequence[Method]) -> list[Method]:
+    return [method] if isinstance(method, Method) else list(method)
+
+
 def _describe(method: Method | Sequence[Method]) -> str:
-    methods = [method] if isinstance(method, Method) else list(method)
-    described = " + ".join(f"{type(each).__name__}({each.extra_repr()})" for each in methods)
+    described = " + ".join(
+        f"{type(each).__name__}({each.extra_repr()})" for each in _methods(method)
+    )
     return re.sub(r" at 0x[0-9a-f]+", "", described)  # a function is the same in another process

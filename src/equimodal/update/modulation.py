@@ -99,7 +99,9 @@ class Modulation:
             (index, method)
             for index, method in enumerate(self.methods)
             if method.space == space
-            and (method.overrides("coefficients") or method.noise is not None)
+            and (
+                method.noise is not None or (method.modulates and method.overrides("coefficients"))
+            )
         ]
         groups, number = [], 0
         for position, name in enumerate(self.modalities.names):

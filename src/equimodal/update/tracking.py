@@ -41,7 +41,9 @@ class Tracker:
         return self.every > 0 and step % self.every == 0
 
     def losses(self, terms: dict[str, Tensor]) -> None:
-        """Note the terms of the loss."""
+        """Note the terms of the loss, in place of those of an earlier one, which may be others."""
+        for name in [name for name in self.latest if name.startswith("loss/")]:
+            del self.latest[name]
         for name, term in terms.items():
             self.latest[f"loss/{name}"] = term.detach()
 

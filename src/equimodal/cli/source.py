@@ -1,0 +1,78 @@
+"""The options of a data set: by name, or from a file."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from equimodal import data
+from equimodal.cli.parser import Parser
+from equimodal.errors import SetupError
+
+FILTER = "COLUMN=VALUE, or COLUMN=A|B,OTHER=C"
+CHANNELS = "MODALITY=AXIS, or MODALITY=none,OTHER=AXIS"
+
+
+def add_data(parser: Parser) -> None:
+    """Add the argument that names the data, and what to choose of it."""
+    known = ", ".join(data.available())
+    parser.add(
+        "data", type=str, help=f"a data set: {known}, or the path of a .npz or .parquet file"
+    )
+    parser.add(
+        "--modalities", type=list[str], default=None, help="some of the data set's, as [a, b] [all]"
+    )
+    parser.add("--filter", type=str, default=None, help=f"of a file, some samples: {FILTER} [all]")
+    parser.add(
+        "--groups", type=str, default=None, help="of a file, the column of what belongs together"
+    )
+    parser.add(
+        "--validation",
+        type=float,
+        default=None,
+        help="of a file without a val split, the share of train to hold out [0.2]",
+    )
+    parser.add(
+        "--channels", type=str, default=None, help=f"of a file, which axis they are: {CHANNELS}"
+    )
+    parser.add("--target", type=str, default=None, help="of a file, the array of the classes [y]")
+
+
+def source_of(options: Any) -> data.Source:
+    """Return the data set that the options describe.
+
+    Raises:
+        SetupError: one cannot be read.
+    """
+    given = {
+        "modalities": options.modalities,
+        "where": options.filter and {n: v.split("|") for n, v in _pairs("filter", options.filter)},
+        "groups": options.groups,
+        "validation": options.validation,
+        "channels": options.channels and _axes(options.channels),
+        "target": options.target,
+    }
+    return data.Source(options.data, {name: v for name, v in given.items() if v is not None})
+
+
+def folder_name(splits: data.Splits) -> str:
+    """Return the name of a data set without what shells and file systems stumble over."""
+    return re.sub(r"[^\w.]+", "-", splits.card.name).strip("-")
+
+
+def _pairs(option: str, text: str) -> list[tuple[str, str]]:
+    pairs = [tuple(part.strip() for part in each.split("=", 1)) for each in text.split(",")]
+    names = [pair[0] for pair in pairs]
+    if any(len(pair) < 2 or not all(pair) for pair in pairs) or len(set(names)) < len(names):
+        expected = FILTER if option == "filter" else CHANNELS
+        raise SetupError(f"--{option}: expected {expected}, none twice, found {text!r}")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _axes(text: str) -> dict[str, int | None]:
+    axes: dict[str, int | None] = {}
+    for name, axis in _pairs("channels", text):
+        if axis != "none" and not axis.isdigit():
+            raise SetupError(f"--channels: expected {CHANNELS}, found {text!r}")
+        axes[name] = None if axis == "none" else int(axis)
+    return axes

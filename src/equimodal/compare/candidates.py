@@ -1,0 +1,94 @@
+"""Which methods can be compared on a data set, and why the others cannot."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+from equimodal.balancer import Balancer
+from equimodal.compare.runs import ALPHAS, Entry, main_job
+from equimodal.compare.summary import REFERENCE
+from equimodal.data import Splits
+from equimodal.errors import MatchError, SetupError, StepError
+from equimodal.method import Method
+from equimodal.methods.registry import available, find
+from equimodal.training import Settings, model_for
+
+TRIED = 8  # samples of the step that every method is tried on
+
+
+def rows_of(
+    methods: Sequence[str] | None,
+    splits: Splits,
+    alphas: Sequence[float] = ALPHAS,
+    settings: Settings | None = None,
+) -> tuple[list[Entry], dict[str, str]]:
+    """Return a row for every method that can run, with the settings it has by default.
+
+    The methods of the main job have its rows: a modality alone each, a choice of alpha. Joint
+    training is always among them, since all are held against it.
+
+    Args:
+        methods: names in the registry, or None for all of it.
+        splits: the data.
+        alphas: to choose from for OGM and OGM-GE.
+        settings: how to train.
+
+    Returns:
+        The rows, and for each method that cannot run what it lacks; none of the latter if the
+        methods are named.
+
+    Raises:
+        SetupError: a method that is named is unknown, or cannot run.
+    """
+    settings = (settings or Settings()).suited(splits.card.name)
+    job = main_job(splits.modalities, alphas)
+    usual = dict.fromkeys(entry.method for entry in job)
+    names = [*usual, *(name for name in available() if name not in usual)]
+    wanted = names if methods is None else [REFERENCE, *methods]
+    kinds = {name: find(name) for name in wanted}
+    lacking = {}
+    for name, kind in kinds.items():
+        if name not in usual and (reason := _lacking(kind, splits, settings)):
+            if methods is not None:
+                raise SetupError(f"{name} cannot be compared here: {reason}")
+            lacking[name] = reason
+    found = [entry for entry in job if entry.method in kinds]
+    others = [name for name in names if name in kinds and name not in usual]
+    return [*found, *(Entry(name, name) for name in others if name not in lacking)], lacking
+
+
+def _lacking(kind: type[Method], splits: Splits, settings: Settings) -> str | None:
+    """Return why a method cannot run as it is, or None: it is tried on one step."""
+    required = [
+        parameter.name
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if required:
+        return f"needs {' and '.join(required)}"
+    can = kind.capabilities
+    if settings.accumulate > 1 and can.accumulation == "refused":
+        return "cannot accumulate gradients over micro-batches"
+    if settings.precision != "32" and not can.autocast:
+        return "does not work in mixed precision"
+    model = model_for(splits)
+    loader = splits.train.loader(TRIED)
+    try:
+        balancer = Balancer(
+            kind(),
+            model,
+            dict(model.encoders.items()),
+            model.head,
+            settings.make_optimizer(model),
+            train_loader=loader,
+            val_loader=loader,
+        )
+        with balancer:
+            *inputs, target = next(iter(balancer.batches(loader)))
+            balancer.backward(balancer.loss(model(*inputs), target))
+            balancer.modulate()
+    except (SetupError, MatchError, StepError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,43 @@
+"""Which modality a sample is left with: the equations of Data Remixing."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def separability(logits: Tensor) -> Tensor:
+    r"""How far a prediction is from knowing nothing (Ma et al., ICML 2025).
+
+    .. math:: \mathrm{KL}(p \,\|\, u) = \log_2 C + \sum_c p_c \log_2 p_c, \quad
+        p = \mathrm{softmax}(\text{logits})
+
+    Args:
+        logits: shape ``(..., C)``.
+
+    Returns:
+        Bits, shape ``(...)``: 0 for a uniform prediction, :math:`\log_2 C` for a certain one.
+
+    >>> separability(torch.tensor([[0.0, 0.0], [100.0, 0.0]]))
+    tensor([0., 1.])
+    """
+    logs = torch.log_softmax(logits, dim=-1)
+    classes = logits.shape[-1]
+    return (math.log(classes) + (logs.exp() * logs).sum(dim=-1)) / math.log(2)
+
+
+def least_separable(logits: Tensor) -> Tensor:
+    """Which modality separates each sample worst; of several that do, the last.
+
+    Args:
+        logits: unimodal logits, shape ``(M, B, C)``.
+
+    Returns:
+        Positions of the modalities, shape ``(B,)``, int64.
+
+    >>> least_separable(torch.tensor([[[5.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]]))
+    tensor([1, 1])
+    """
+    return len(logits) - 1 - separability(logits).flip(0).argmin(dim=0)

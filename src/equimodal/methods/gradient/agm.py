@@ -1,0 +1,151 @@
+"""Gradients scaled on their way into what each modality answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from equimodal.errors import SetupError
+from equimodal.evidence import Evidence
+from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
+from equimodal.method import Capabilities, Method
+from equimodal.scores import evaluation
+from equimodal.step import Shapes, Step
+
+
+class AGM(Method):
+    r"""Adaptive gradient modulation: slow what is further ahead than it used to be.
+
+    .. math::
+        f = \sum_m o_m, \qquad
+        \frac{\partial L}{\partial o_m} \leftarrow \kappa_m \frac{\partial L}{\partial o_m}, \qquad
+        \kappa_m = \exp(\alpha \min(\tau_m - r_m, cap))
+
+    The response o of a modality is its Shapley value of the logits, from the head with the
+    features of others replaced by zeros: any fusion. r compares the losses of the responses in this
+    step, :math:`\tau` their running means before it (Li et al., ICCV 2023). The factors act on
+    all parameters, those of the head too, as the gradient reaches them through the responses.
+
+    Args:
+        alpha: how strongly a difference counts, 0 or more.
+        cap: the largest difference that counts.
+        floor: the smallest probability of the true class, exp(-loss), that a loss is taken with, at
+            least 0 and below 1; 0 takes losses as they are, which suits losses that are no
+            cross-entropy.
+        window: first and last epoch in which it acts, counted from 0, both included; always by
+            default.
+
+    Raises:
+        SetupError: an argument is out of its range.
+    """
+
+    name = "agm"
+    source = "Li et al., ICCV 2023"
+    replaces_joint = True
+    combines_rest = True
+    modulates = False
+    capabilities = Capabilities(backwards="M")
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        cap: float = 10.0,
+        floor: float = 1e-8,
+        window: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        for what, value in (("alpha", alpha), ("cap", cap)):
+            if not 0 <= value < math.inf:
+                raise SetupError(f"AGM({what}): expected a number of 0 or more, found {value}")
+        if not 0 <= floor < 1:
+            raise SetupError(f"AGM(floor): expected at least 0 and below 1, found {floor}")
+        if window is not None and not 0 <= window[0] <= window[1]:
+            raise SetupError(
+                f"AGM(window): expected (first, last) epoch with 0 <= first <= last, found {window}"
+            )
+        self.alpha = alpha
+        self.cap = cap
+        self.floor = floor
+        self.window = None if window is None else (window[0], window[1])
+        self.register_buffer("running", torch.empty(0))
+        self.register_buffer("steps", torch.empty(0))
+        self._responses: Tensor | None = None  # of the micro-batch that is being measured
+        self._factors: Tensor | None = None  # of the step that is being judged
+        self._proposed: tuple[Tensor, Tensor] | None = None
+
+    running: Tensor
+    steps: Tensor
+
+    def build(self, shapes: Shapes) -> None:
+        self.running = torch.zeros(len(self.names), dtype=shapes.dtype)
+        self.steps = torch.zeros(len(self.names), dtype=shapes.dtype)
+
+    def objective(self, step: Step) -> dict[str, Tensor]:
+        responses = self.responses(step)
+        self._responses = responses.detach()
+        joint, share = step.joint.detach(), 1 / len(self.names)
+        terms = {}
+        for name, response in zip(self.names, responses, strict=True):
+            # The value of the whole, and the gradient of this response alone.
+            logits = step.logits.detach() + (response - response.detach())
+            terms[name] = step.loss(logits) - (1 - share) * joint
+        return {"joint": step.logits.new_zeros(()), **terms}
+
+    def measure(self, step: Step) -> dict[str, Tensor]:
+        assert self._responses is not None
+        responses, self._responses = self._responses, None
+        losses = step.criterion.each_per_sample(list(responses), step.target)
+        if self.floor:
+            losses = losses.clamp(max=-math.log(self.floor))
+        counts = torch.ones_like(losses)
+        ignored = step.criterion.ignored(step.target)
+        if ignored is not None:
+            counts = counts * ~ignored
+        for index, name in enumerate(self.names):
+            if name in step.present:
+                counts[index] *= step.present[name].to(counts.device)
+        return {
+            "losses": torch.where(counts > 0, losses, 0).sum(dim=1),
+            "counts": counts.sum(dim=1),
+        }
+
+    def coefficients(self, evidence: Evidence) -> None:
+        counts = evidence.measured["counts"]
+        losses = torch.where(counts > 0, evidence.measured["losses"] / counts, math.nan)
+        seen = losses.isfinite()
+        past = self.running.to(losses)
+        reference = confidence_ratio(torch.where(seen, past, math.nan))
+        ratio = confidence_ratio(losses)
+        self._factors = agm_coefficient(ratio, reference, self.alpha, self.cap)
+        steps = self.steps.to(losses) + seen
+        mean = past + (losses - past) / steps.clamp(min=1)
+        self._proposed = torch.where(seen, mean, past), steps
+
+    def combine(self, modality: str, gradients: Mapping[str, list[Tensor]]) -> list[Tensor]:
+        assert self._factors is not None
+        factors = dict(zip(self.names, self._factors, strict=True))
+        scaled = [torch._foreach_mul(of, factors[name]) for name, of in gradients.items()]
+        return [torch.stack(parts).sum(dim=0) for parts in zip(*scaled, strict=True)]
+
+    def commit(self) -> None:
+        if self._proposed is not None:
+            (self.running, self.steps), self._proposed = self._proposed, None
+
+    def responses(self, step: Step) -> Tensor:
+        """Return the response of every modality, shape ``(M, *logits)``; they sum to the logits."""
+        everything = 2 ** len(step.names) - 1
+        with evaluation(step.boundary):  # BatchNorm and dropout of the head do not notice
+            coalitions = [
+                step.head(
+                    {
+                        name: feature if number >> index & 1 else torch.zeros_like(feature)
+                        for index, (name, feature) in enumerate(step.features.items())
+                    }
+                )
+                for number in range(1, everything)
+            ]
+        return shapley_responses(torch.stack([*coalitions, step.logits]))

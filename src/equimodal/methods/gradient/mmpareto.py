@@ -1,0 +1,88 @@
+"""Unimodal losses whose gradients are balanced against that of the joint loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from equimodal.errors import SetupError
+from equimodal.functional.mmpareto import restoring_factor
+from equimodal.method import Capabilities, Method
+from equimodal.methods.gradient.conflict import Conflict, MinNorm, products
+from equimodal.readout import Readouts
+from equimodal.step import Shapes, Step
+from equimodal.update.noise import mix
+
+
+class MMPareto(Method):
+    r"""Combine the gradients of joint and unimodal loss so that neither is worked against.
+
+    .. math::
+        h_m = 2 a_m g_m + 2 (1 - a_m) u_m, \qquad
+        h_m \leftarrow \gamma \max\left(1, \frac{\|g_m + u_m\|}{\|h_m\|}\right) h_m
+
+    g is the gradient of the joint loss on the encoder of modality m, u that of the loss of a linear
+    classifier on its feature. Where they agree (cosine above 0), :math:`a = 1/2`; else a makes
+    the combination shortest, which goes against neither. The norm is restored per parameter tensor
+    (Wei and Hu, ICML 2024). The classifiers belong to the method.
+
+    Args:
+        gamma: factor on the gradients of the encoders, above 0.
+        conflict: what becomes of gradients that disagree: `MinNorm()` (the paper, by default), or
+            an aggregator of the library TorchJD, ``TorchJD("AlignedMTL")``.
+
+    Raises:
+        SetupError: `gamma` is not above 0, or `conflict` is something else.
+    """
+
+    name = "mmpareto"
+    source = "Wei and Hu, ICML 2024"
+    capabilities = Capabilities(backwards="M + 1")
+
+    def __init__(self, gamma: float = 1.5, *, conflict: Conflict | None = None) -> None:
+        super().__init__()
+        if not 0 < gamma < math.inf:
+            raise SetupError(f"MMPareto(gamma): expected a number above 0, found {gamma}")
+        if conflict is not None and not isinstance(conflict, Conflict):
+            raise SetupError(
+                f"MMPareto(conflict): expected eq.MinNorm() or eq.TorchJD(name), found {conflict!r}"
+            )
+        self.gamma = gamma
+        self.conflict = conflict or MinNorm()
+        self.readouts = Readouts()
+        self.register_buffer("drawn", torch.zeros((), dtype=torch.long))
+
+    drawn: Tensor
+
+    def build(self, shapes: Shapes) -> None:
+        self.readouts.build(shapes, mix(self.seed, 1))
+
+    def objective(self, step: Step) -> dict[str, Tensor]:
+        logits = self.readouts(step.features)
+        return {name: step.loss(logits[name], modality=name) for name in self.names}
+
+    def combine(self, modality: str, gradients: Mapping[str, list[Tensor]]) -> list[Tensor] | None:
+        if "joint" not in gradients or modality not in gradients:
+            return None  # nothing to balance, as beside a method that does not train the head
+        joint, unimodal = gradients["joint"], gradients[modality]
+        _, product, _ = products(joint, unimodal)
+        solved = self.conflict(joint, unimodal, self._seed(modality))
+        plain = torch._foreach_add(joint, unimodal)
+        combined = [
+            torch.where(product > 0, both, 2 * one) for both, one in zip(plain, solved, strict=True)
+        ]
+        norms = torch.stack(torch._foreach_norm(combined))
+        factors = self.gamma * restoring_factor(norms, torch.stack(torch._foreach_norm(plain)))
+        return [factor * one for factor, one in zip(factors, combined, strict=True)]
+
+    def commit(self) -> None:
+        self.drawn += 1
+
+    def _seed(self, modality: str) -> int:
+        """Return what random aggregators are seeded by; reading it waits for the device."""
+        if isinstance(self.conflict, MinNorm):
+            return 0
+        return mix(self.seed, 2, int(self.drawn), self.names.index(modality))

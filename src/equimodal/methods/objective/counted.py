@@ -1,0 +1,24 @@
+"""Which samples a term of the loss counts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equimodal.step import Step
+
+
+def counted(step: Step, has_label: Tensor | None = None) -> Tensor | None:
+    """Return which samples have a label and the modality, shape ``(M, B)``, bool; None if all do.
+
+    Args:
+        step: one micro-batch.
+        has_label: which samples have a label, shape ``(B,)``; all by default.
+    """
+    if has_label is None and not step.present:
+        return None
+    everyone = torch.ones(step.size, dtype=torch.bool, device=step.logits.device)
+    of_all = everyone if has_label is None else has_label
+    return torch.stack(
+        [of_all & step.present.get(name, everyone).to(of_all.device) for name in step.names]
+    )

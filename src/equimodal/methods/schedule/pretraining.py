@@ -1,0 +1,59 @@
+"""Unimodal pre-training, then joint fine-tuning."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from equimodal.epochs.run import Run
+from equimodal.errors import SetupError
+from equimodal.method import REST, Method
+from equimodal.readout import Readouts
+from equimodal.step import Shapes, Step
+from equimodal.update.noise import mix
+
+
+class Pretraining(Method):
+    r"""Train every modality alone for some epochs, then all of them jointly.
+
+    .. math:: L = \sum_m L(u_m, y) \text{ for } e < E \text{, then } L(f, y), \quad
+        u_m = W_m z_m + b_m
+
+    A plain baseline, as good as Gradient-Blending in Table 1 of Wei and Hu (ICML 2024). The
+    classifiers belong to the method and are left behind; the model's own head starts to be trained
+    with the joint loss. What the optimizer remembers of the encoders is forgotten in between, as
+    between two runs.
+
+    Args:
+        epochs: how many epochs of unimodal training, 1 or more.
+
+    Raises:
+        SetupError: epochs is out of its range.
+    """
+
+    name = "pretraining"
+    source = "Wei and Hu, ICML 2024"
+    replaces_joint = True
+
+    def __init__(self, epochs: int = 10) -> None:
+        super().__init__()
+        if epochs < 1:
+            raise SetupError(f"Pretraining(epochs): expected 1 or more, found {epochs}")
+        self.epochs = epochs
+        self.window = (0, epochs - 1)
+        self.readouts = Readouts()
+
+    def build(self, shapes: Shapes) -> None:
+        self.readouts.build(shapes, mix(self.seed, 1))
+
+    def objective(self, step: Step) -> dict[str, Tensor]:
+        logits = self.readouts(step.features)
+        losses = {name: step.loss(logits[name], modality=name) for name in self.names}
+        return {"joint": step.logits.new_zeros(()), **losses}
+
+    def frozen(self) -> frozenset[str]:
+        return frozenset({REST})
+
+    def end_epoch(self, run: Run) -> None:
+        if run.epoch == self.epochs - 1:
+            for name in run.names:
+                run.reset_optimizer(name)

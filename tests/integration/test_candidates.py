@@ -1,0 +1,115 @@
+"""Comparing every method that can run: which can, why others cannot, and the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import equimodal as eq
+from equimodal import data
+from equimodal.cli import main
+from equimodal.compare import candidates as module
+from equimodal.compare import main_job, rows_of
+from equimodal.training import Settings
+
+SPLITS = data.load("mfeat", modalities=("pix", "mor", "fou"))
+NEED_MORE = {"g2d": "needs teachers and gating", "mslr": "needs factors", "umt": "needs teachers"}
+
+
+def test_every_method_has_a_row_or_a_reason() -> None:
+    entries, lacking = rows_of(None, SPLITS, alphas=(0.1,))
+    job = main_job(SPLITS.modalities, (0.1,))
+    assert entries[: len(job)] == job
+    assert {entry.method for entry in entries} | set(lacking) == set(eq.methods.available())
+    assert {name: lacking[name] for name in NEED_MORE} == NEED_MORE
+    assert "defined for 2 modalities, found 3" in lacking["greedy"]
+    assert set(lacking) == {*NEED_MORE, "greedy"}
+    others = [entry.label for entry in entries[len(job) :]]
+    assert others == sorted(others)
+
+
+def test_two_modalities_do_not_make_gates() -> None:
+    _, lacking = rows_of(None, data.load("watch"))
+    assert "MMTM" in lacking["greedy"]
+
+
+def test_named_methods_are_held_against_joint() -> None:
+    entries, lacking = rows_of(["pmr", "unimodal", "ogm"], SPLITS, alphas=(0.1, 0.3))
+    labels = [entry.label for entry in entries]
+    assert labels == ["pix alone", "mor alone", "fou alone", "joint", "ogm", "pmr"]
+    assert entries[4].grid == {"alpha": (0.1, 0.3)}
+    assert not lacking
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("umt", "umt cannot be compared here: needs teachers"),
+        ("greedy", "greedy cannot be compared here: Greedy is defined for 2 modalities"),
+        ("pmrr", "unknown method 'pmrr': did you mean 'pmr'?"),
+    ],
+)
+def test_named_methods_that_cannot_run_are_refused(name: str, said: str) -> None:
+    with pytest.raises(eq.SetupError) as caught:
+        rows_of(["pmr", name], SPLITS)
+    assert said in str(caught.value)
+
+
+def test_how_it_is_trained_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Single(eq.Joint):
+        name = "single"
+        capabilities = eq.Capabilities(accumulation="refused", autocast=False)
+
+    class Breaks(eq.Method):
+        name = "breaks"
+
+        def objective(self, step: eq.Step) -> dict[str, object]:  # type: ignore[override]
+            raise eq.MatchError("no such features")
+
+    known = {**eq.methods.available(), "single": Single, "breaks": Breaks}
+    monkeypatch.setattr(module, "available", lambda: known)
+    monkeypatch.setattr(module, "find", known.__getitem__)
+
+    def reasons(settings: Settings) -> dict[str, str]:
+        return rows_of(None, SPLITS, settings=settings)[1]
+
+    assert "single" not in reasons(Settings())
+    assert "cannot accumulate" in reasons(Settings(accumulate=2))["single"]
+    assert "mixed precision" in reasons(Settings(precision="bf16"))["single"]
+    assert reasons(Settings())["breaks"] == "no such features"
+
+
+COMMAND = ["compare", "mfeat", "--modalities=[pix, mor, fou]", "--epochs=1", "--batch-size=400"]
+
+
+def test_the_command_says_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*COMMAND, "--seeds=1", "--workers=1", "--out", str(tmp_path / "out")]
+    assert main([*command, "--methods=all", "--rows=[joint, sample-valuation]"]) == 0
+    shown = capsys.readouterr().out
+    assert "sample-valuation" in shown
+    left_out = shown.split("Left out, as they do not run here with their defaults:\n")[1]
+    for name, reason in NEED_MORE.items():
+        assert f"  {name:<24}{reason}\n" in left_out
+    assert max(map(len, left_out.split("\n\n")[0].splitlines())) <= 80
+    assert main([*command, "--methods=[pmr]"]) == 0
+    shown = capsys.readouterr().out
+    assert "pmr" in shown
+    assert "Left out" not in shown
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--methods=[umt]", "umt cannot be compared here: needs teachers"),
+        ("--methods=[pmr, pmr]", "--methods: expected one or more, none twice, found pmr, pmr"),
+        ("--methods=[]", "--methods: expected one or more"),
+        ("--methods=[pmrr]", "did you mean 'pmr'?"),
+        ("--methods=everything", "--methods: expected all or a list such as [a, b]"),
+    ],
+)
+def test_what_is_refused(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, option]) == 2
+    assert said in capsys.readouterr().err
