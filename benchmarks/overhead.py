@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, TensorDataset
 
 import equimodal as eq
 from equimodal.nn import MLP, CNN2d, Concat, Multimodal, ResNet18
 
-METHODS: dict[str, Callable[[], eq.Method]] = {
+Make = Callable[[], eq.Method]
+METHODS: dict[str, Make] = {
     "ogm": lambda: eq.OGM(alpha=0.8),
     "ogm-ge": lambda: eq.OGMGE(alpha=0.8),
     "ogm-ge, per element": lambda: eq.OGMGE(alpha=0.8, noise=eq.ElementNoise()),
@@ -39,10 +41,11 @@ class Setting:
     """A model, its batch, and the bars that the design sets for it."""
 
     name: str
-    model: Callable[[], Multimodal]
+    model: Callable[[], Any]
     inputs: Callable[[], list[Tensor]]
     steps: int
     bars: dict[str, float]
+    classes: int
 
 
 def small_cnn() -> Multimodal:
@@ -73,6 +76,7 @@ SETTINGS = [
         lambda: [torch.randn(64, 1, 128, 96), torch.randn(64, 3, 112, 112)],
         40,
         {"ogm": 1.02, "ogm-ge": 1.08},
+        25,
     ),
     Setting(
         "ResNet-18 pair, batch 16",
@@ -80,6 +84,7 @@ SETTINGS = [
         lambda: [torch.randn(16, 1, 257, 188), torch.randn(16, 3, 1, 224, 224)],  # CREMA-D
         8,
         {"ogm": 1.02, "ogm-ge": 1.04},
+        6,
     ),
     Setting(
         "MLP, 20 million parameters, 3 modalities, batch 256",
@@ -87,16 +92,22 @@ SETTINGS = [
         lambda: [torch.randn(256, 512), torch.randn(256, 1024), torch.randn(256, 768)],
         30,
         {},
+        10,
     ),
 ]
 
 
-def stepper(setting: Setting, method: eq.Method | None) -> Callable[[], None]:
-    """Return one step of training, plain or balanced."""
+def stepper(setting: Setting, method: eq.Method | None, epochs: int = 0) -> Callable[[], None]:
+    """Return one step of training, plain or balanced.
+
+    Args:
+        setting: the model and its batch.
+        method: how to balance; None for the plain step.
+        epochs: of one step, before the step that is returned.
+    """
     torch.manual_seed(0)
     model, inputs = setting.model(), setting.inputs()
-    classes: Any = model.head
-    target = torch.randint(classes.classes, (len(inputs[0]),))
+    target = torch.randint(setting.classes, (len(inputs[0]),))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     if method is None:
 
@@ -107,7 +118,16 @@ def stepper(setting: Setting, method: eq.Method | None) -> Callable[[], None]:
             optimizer.zero_grad()
 
         return plain
-    balancer = eq.Balancer(method, model, dict(model.encoders.items()), model.head, optimizer)
+    loader = DataLoader(TensorDataset(*inputs, target), len(target))
+    balancer = eq.Balancer(
+        method,
+        model,
+        dict(model.encoders.items()),
+        model.head,
+        optimizer,
+        train_loader=loader,
+        val_loader=loader,
+    )
 
     def balanced() -> None:
         balancer.backward(balancer.loss(model(*inputs), target))
@@ -115,7 +135,21 @@ def stepper(setting: Setting, method: eq.Method | None) -> Callable[[], None]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return balanced
+    for _ in range(epochs):
+        if method.overrides("order"):
+            next(iter(balancer.batches(loader)))  # also to say that the loop goes through it
+        balanced()
+        balancer.end_epoch()
+    if not method.overrides("order"):
+        return balanced
+    drawn = iter(balancer.batches(loader))
+    next(drawn)
+
+    def step(held: Any = drawn) -> None:
+        """While the iterator is held at a batch, that is the batch of the step."""
+        balanced()
+
+    return step
 
 
 def seconds(step: Callable[[], None]) -> float:
@@ -125,9 +159,11 @@ def seconds(step: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def ratios(setting: Setting, name: str, repeats: int) -> tuple[float, float, float]:
+def ratios(
+    setting: Setting, make: Make, repeats: int, epochs: int = 0
+) -> tuple[float, float, float]:
     """Return the median time of a plain step, and the median and spread of the ratio to it."""
-    plain, balanced = stepper(setting, None), stepper(setting, METHODS[name]())
+    plain, balanced = stepper(setting, None), stepper(setting, make(), epochs)
     for _ in range(3):
         plain()
         balanced()
@@ -143,10 +179,10 @@ def ratios(setting: Setting, name: str, repeats: int) -> tuple[float, float, flo
     return statistics.median(times), middle, error
 
 
-def peak(setting: Setting, name: str | None) -> float:
+def peak(setting: Setting, make: Make | None, epochs: int = 0) -> float:
     """Return the peak of what torch allocates for a model and two steps of it, in MiB."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step = stepper(setting, None if name is None else METHODS[name]())
+        step = stepper(setting, None if make is None else make(), epochs)
         step()
         step()
     events: Any = profiler.profiler.kineto_results.events()
@@ -178,12 +214,12 @@ def main() -> None:
         print(f"\n{setting.name}: {total:.1f} M parameters, largest tensor {largest:.1f} MiB")
         base = None if options.no_memory else peak(setting, None)
         for name in METHODS:
-            plain, ratio, spread = ratios(setting, name, options.repeats)
+            plain, ratio, spread = ratios(setting, METHODS[name], options.repeats)
             line = f"  {name:<22}{ratio:6.3f}x +- {spread:.3f} of {plain * 1e3:7.1f} ms"
             if bar := setting.bars.get(name):
                 line += f"   bar {bar:.2f}x: {'met' if ratio <= bar else 'MISSED'}"
             if base is not None:
-                extra = peak(setting, name) - base
+                extra = peak(setting, METHODS[name]) - base
                 line += f"   memory {extra:+7.2f} MiB"
             print(line, flush=True)
 
