@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -150,6 +151,7 @@ class NoiseSource:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        _register()
 
     def add_(self, jobs: Sequence[NoiseJob], step: int) -> None:
         """Add noise to all tensors, in place.
@@ -160,7 +162,7 @@ class NoiseSource:
         """
         if torch.compiler.is_compiling():
             fields = [[getattr(job, field) for job in jobs] for field in FIELDS]
-            _add_noise(*fields, self.seed, step)
+            torch.ops.equimodal.add_noise(*fields, self.seed, step)
             return
         pieces, strided = [], []
         for job in jobs:
@@ -237,7 +239,13 @@ def _pieces(flat: Tensor, job: NoiseJob) -> list[_Piece]:
 FIELDS = ("tensor", "std", "parameter", "start", "total")
 
 
-@torch.library.custom_op("equimodal::add_noise", mutates_args={"tensors"})
+@cache
+def _register() -> object:
+    """Make the operation known to the compiler: once, and not while equimodal is imported."""
+    make = torch.library.custom_op("equimodal::add_noise", mutates_args={"tensors"})
+    return make(_add_noise)
+
+
 def _add_noise(
     tensors: Sequence[Tensor],
     stds: Sequence[Tensor],
