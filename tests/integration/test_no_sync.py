@@ -85,3 +85,15 @@ def test_only_metrics_wait_when_asked() -> None:
 def test_the_warning_of_evidence_that_is_not_finite_does_not_look_at_a_device() -> None:
     balancer = World().balance(eq.OGM(0.8))
     balancer.notices.unsound(torch.empty(2, device="meta"))  # has no values either
+
+
+def test_norms_of_a_modality_without_a_gradient_stay_on_the_device() -> None:
+    """A zero on the host beside norms on the device could not be stacked with them."""
+    with torch.device("meta"):
+        world = World(dtype=torch.float32)
+    balancer = world.balance(eq.OGM(0.8), track_every=1)
+    for parameter in world.encoders["audio"].parameters():
+        parameter.grad = torch.empty_like(parameter)
+    balancer.tracker.gradients()
+    norms = [v for n, v in balancer.tracker.latest.items() if n.startswith("gradient_norm")]
+    assert [value.device.type for value in norms] == ["meta", "meta"]

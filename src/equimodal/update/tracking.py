@@ -112,16 +112,18 @@ class Tracker:
         """Return norms, shape ``(N,)``, each of tensors that come with their parameters."""
         if self.sharding is not None:
             return self.sharding.norms(of)
-        return torch.stack([norm([tensor for _, tensor in pairs]) for pairs in of])
+        devices = (o.parameter.device for owned in self.modalities.owned.values() for o in owned)
+        device = next(devices, torch.device("cpu"))
+        return torch.stack([norm([tensor for _, tensor in pairs], device) for pairs in of])
 
     def _note(self, what: str, values: Tensor) -> None:
         for name, value in zip(self.modalities.names, values.unbind(), strict=True):
             self.latest[f"{what}/{name}"] = value
 
 
-def norm(tensors: list[Tensor]) -> Tensor:
-    """Return the Euclidean norm of all elements together, shape ``()``; 0 of none."""
+def norm(tensors: list[Tensor], device: torch.device) -> Tensor:
+    """Return the Euclidean norm of all elements together, shape ``()``; of none, 0 on a device."""
     if not tensors:
-        return torch.zeros(())
+        return torch.zeros((), device=device)
     total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
     return total
