@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from equimodal.errors import SetupError
 from equimodal.nn.heads.fusion_head import FusionHead
-from equimodal.nn.refusals import refuse_names
+from equimodal.nn.refusals import refuse_inputs, refuse_names
 
 
 class Multimodal(nn.Module):
@@ -65,11 +65,7 @@ class Multimodal(nn.Module):
             inputs: what each encoder takes, in order; a tuple where it takes several arguments,
                 such as a sequence and its mask.
         """
-        if len(inputs) != len(self.encoders):
-            raise SetupError(
-                f"Multimodal: expected inputs of {', '.join(self.encoders)}, "
-                f"found {len(inputs)} arguments"
-            )
+        refuse_inputs(self, self.encoders, inputs)
         features = [  # a named tuple, such as a PackedSequence, is one argument
             encoder(*given) if type(given) is tuple else encoder(given)
             for encoder, given in zip(self.encoders.values(), inputs, strict=True)

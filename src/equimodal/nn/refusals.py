@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from numbers import Integral
 
 from torch import Tensor, nn
@@ -42,6 +42,16 @@ def refuse_names(owner: nn.Module, argument: str, names: Iterable[str]) -> None:
             )
         if hasattr(nn.ModuleDict(), name):
             raise SetupError(f"{where}: torch gives this name a meaning of its own: change it")
+
+
+def refuse_inputs(owner: nn.Module, names: Iterable[str], inputs: Sized) -> None:
+    """Refuse more or fewer positional inputs than there are modalities."""
+    expected = list(names)
+    if len(inputs) != len(expected):
+        raise SetupError(
+            f"{type(owner).__name__}: expected inputs of {', '.join(expected)}, "
+            f"found {len(inputs)} arguments"
+        )
 
 
 def refuse_shape(owner: nn.Module, tensor: Tensor, *expected: tuple[str | int, ...]) -> None:

@@ -14,7 +14,7 @@ from equimodal.nn.heads.classifiers import Classifiers
 from equimodal.nn.hosts.branch import Branch, branches_of, items_of, pooled, stages_of
 from equimodal.nn.hosts.named import NamedHead
 from equimodal.nn.initialisation import initialise
-from equimodal.nn.refusals import refuse_sizes
+from equimodal.nn.refusals import refuse_inputs, refuse_sizes
 
 CENTRAL = "central"
 
@@ -153,11 +153,7 @@ class CentralNet(nn.Module):
     def encode(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Return the features of every branch and of ``"central"``, shape ``(B, C_L)``."""
         found = items_of(self.branches)
-        if len(inputs) != len(found):
-            raise SetupError(
-                f"CentralNet: expected inputs of {', '.join(self.branches)}, "
-                f"found {len(inputs)} arguments"
-            )
+        refuse_inputs(self, self.branches, inputs)
         maps = list(inputs)
         central: list[Tensor] = []  # empty before the first merge
         for level in range(len(self.merges) + 1):

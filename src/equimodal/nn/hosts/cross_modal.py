@@ -11,7 +11,7 @@ from equimodal.errors import SetupError
 from equimodal.nn.encoders import SequenceTransformer
 from equimodal.nn.hosts.named import NamedHead
 from equimodal.nn.initialisation import initialise
-from equimodal.nn.refusals import refuse_dropout, refuse_shape, refuse_sizes
+from equimodal.nn.refusals import refuse_dropout, refuse_inputs, refuse_shape, refuse_sizes
 
 
 class TokenEncoder(nn.Module):
@@ -200,11 +200,7 @@ class CrossModalTransformer(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of one sequence ``(B, T_m, D_m)`` per modality, in order."""
-        if len(inputs) != len(self.encoders):
-            raise SetupError(
-                f"CrossModalTransformer: expected inputs of {', '.join(self.encoders)}, "
-                f"found {len(inputs)} arguments"
-            )
+        refuse_inputs(self, self.encoders, inputs)
         tokens = {
             name: encoder(x)
             for (name, encoder), x in zip(self.encoders.items(), inputs, strict=True)

@@ -11,7 +11,7 @@ from equimodal.errors import SetupError
 from equimodal.nn.hosts.branch import branches_of, items_of, pooled, stages_of
 from equimodal.nn.hosts.named import BranchAverage
 from equimodal.nn.initialisation import initialise
-from equimodal.nn.refusals import refuse_names, refuse_sizes
+from equimodal.nn.refusals import refuse_inputs, refuse_names, refuse_sizes
 
 
 class MMTMBlock(nn.Module):
@@ -154,11 +154,7 @@ class MMTM(nn.Module):
     def encode(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Return the features of every branch, shape ``(B, C_m)``, after all blocks."""
         found = items_of(self.branches)
-        if len(inputs) != len(found):
-            raise SetupError(
-                f"MMTM: expected inputs of {', '.join(self.branches)}, "
-                f"found {len(inputs)} arguments"
-            )
+        refuse_inputs(self, self.branches, inputs)
         maps = dict(zip(self.branches, inputs, strict=True))
         for stage in range(max(len(branch.stages) for _, branch in found)):
             for name, branch in found:
