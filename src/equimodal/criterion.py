@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.errors import BalanceWarning, MatchError
+from equimodal.functional.precision import at_least_single
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -51,8 +52,7 @@ class Criterion:
             MatchError: the criterion does not go with the logits or the target, or has no
                 per-sample reading.
         """
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        losses = self._elements(logits, target)
+        losses = self._elements(at_least_single(logits), target)
         if losses.ndim <= 1:
             return losses
         ignored = self._ignored_elements(target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import gc
 import os
 import pickle
@@ -38,6 +37,7 @@ import equimodal as eq
 from equimodal.integrations.lightning import Balance
 from equimodal.scores import Function
 from equimodal.testing import spawn
+from support.examples import diff
 from support.worlds import batch, weights
 
 pytestmark = [
@@ -767,11 +767,6 @@ def test_a_module_without_the_callback_is_told(untouched: Any) -> None:
 EXAMPLES = [ROOT / "examples" / f"lightning_{name}.py" for name in ("plain", "balanced")]
 
 
-def example_diff() -> list[str]:
-    plain, balanced = (path.read_text().splitlines() for path in EXAMPLES)
-    return list(difflib.unified_diff(plain, balanced, lineterm="", n=1))[2:]
-
-
 def test_the_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     accuracies = []
     for path in EXAMPLES:
@@ -783,9 +778,9 @@ def test_the_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch: Any) 
 
 
 def test_the_examples_differ_in_five_lines_which_the_page_shows() -> None:
-    changed = [line for line in example_diff() if line[0] in "+-"]
+    changed = [line for line in diff(*EXAMPLES).splitlines() if line[0] in "+-"]
     assert sum(line[0] == "+" for line in changed) <= 5
     assert sum(line[0] == "-" for line in changed) <= 5
     page = (ROOT / "docs" / "trainers" / "lightning.md").read_text()
     shown = re.findall(r"```diff\n(.*?)\n```", page, flags=re.DOTALL)
-    assert shown == ["\n".join(example_diff())]
+    assert shown == [diff(*EXAMPLES)]

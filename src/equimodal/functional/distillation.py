@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equimodal.functional.means import mean_counted
+
 
 def feature_distance(student: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
     r"""Mean squared difference between features.
@@ -24,7 +26,7 @@ def feature_distance(student: Tensor, teacher: Tensor, counted: Tensor | None = 
     >>> feature_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(2.)
     """
-    return _mean((student - teacher).square().mean(dim=1), counted)
+    return mean_counted((student - teacher).square().mean(dim=1), counted)
 
 
 def logit_divergence(
@@ -49,7 +51,7 @@ def logit_divergence(
     """
     softened, target = (f.div(temperature).log_softmax(dim=1) for f in (student, teacher))
     divergence = (target.exp() * (target - softened)).sum(dim=1)
-    return temperature**2 * _mean(divergence, counted)
+    return temperature**2 * mean_counted(divergence, counted)
 
 
 def prioritised(scores: Tensor, phase: Tensor) -> Tensor:
@@ -77,9 +79,3 @@ def prioritised(scores: Tensor, phase: Tensor) -> Tensor:
     weaker = (scores[None] < scores[:, None]).sum(dim=1)  # NaN is weaker than none
     reached = torch.where((weaker <= phase) & ~absent, weaker, 0)
     return ((weaker == reached.max()) | absent).to(scores.dtype)
-
-
-def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
-    if counted is None:
-        return values.mean()
-    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)

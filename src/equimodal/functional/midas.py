@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equimodal.functional.means import mean_counted
+
 
 def misaligned_sources(labels: Tensor, usable: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Choose for each sample and modality which sample it is taken from (Hwang et al., appendix).
@@ -70,7 +72,7 @@ def misaligned_loss(
     """
     losses = -(modality_weight[:, None] * confidence * log_predicted).sum(dim=0)
     losses = (1 + (similarity + 1) / 2) * losses
-    return torch.where(valid, losses, 0).sum() / valid.sum().clamp(min=1)
+    return mean_counted(losses, valid)
 
 
 def replaced_similarity(features: Tensor, sources: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equimodal.functional.precision import at_least_single
+
 
 def unit_rows(rows: Tensor) -> Tensor:
     r"""Divide every row by its Euclidean norm: :math:`x / \lVert x \rVert`.
@@ -22,8 +24,7 @@ def unit_rows(rows: Tensor) -> Tensor:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    if rows.dtype in (torch.float16, torch.bfloat16):
-        rows = rows.float()
+    rows = at_least_single(rows)
     norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
     return rows / torch.where(norms > 0, norms, 1)
 

@@ -76,11 +76,6 @@ class DataRemixing(Method):
             )
         self.readouts.build(shapes, mix(self.seed, 1))
 
-    @property
-    def remaining(self) -> Tensor | None:
-        """Position of the modality that each sample is left with, shape ``(N,)``, on the CPU."""
-        return self._remaining
-
     def order(self, samples: int, epoch: int) -> Order | None:
         """Return the samples of each modality, shuffled, one modality after the other."""
         if epoch < self.warm_up or self._remaining is None:

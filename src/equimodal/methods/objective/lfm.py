@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.functional.lfm import late_average, weight_slope
+from equimodal.functional.means import mean_counted
 from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.alignment import (
@@ -110,7 +111,7 @@ class LFM(Method):
         for first, second in itertools.combinations(self.names, 2):
             both = has[first] & has[second] & labelled
             apart = self.divergence(logits[first], logits[second])
-            alignments.append(apart.masked_fill(~both, 0).sum() / both.sum().clamp(min=1))
+            alignments.append(mean_counted(apart, both))
             pairs.append(both.any())
         # Over the pairs that any sample has: an absent modality is as if it did not exist.
         alignment = torch.stack(alignments).sum() / torch.stack(pairs).sum().clamp(min=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional import midas
+from equimodal.functional.precision import at_least_single
 from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.readout import Readouts, feature_vectors
@@ -130,14 +131,16 @@ class MIDAS(Method):
         features, confidences, similarities = {}, [], []
         for name, source in zip(self.names, sources, strict=True):
             features[name] = step.gated[name][source]
-            log_probabilities = _precise(unimodal[name].detach()).log_softmax(dim=1)
+            log_probabilities = at_least_single(unimodal[name].detach()).log_softmax(dim=1)
             confidences.append(log_probabilities.gather(1, labels[:, None]).squeeze(1)[source])
-            vectors = _precise(feature_vectors(step.features[name].detach()))
+            vectors = at_least_single(feature_vectors(step.features[name].detach()))
             similarities.append(midas.replaced_similarity(vectors, source))
         confidence = torch.stack(confidences).softmax(dim=0)
         replaced = (sources != torch.arange(step.size, device=sources.device)).sum(dim=0)
         similarity = torch.stack(similarities).sum(dim=0) / replaced.clamp(min=1)
-        log_predicted = _precise(step.head(features)).log_softmax(dim=1).gather(1, classes.T).T
+        log_predicted = (
+            at_least_single(step.head(features)).log_softmax(dim=1).gather(1, classes.T).T
+        )
         predicted = log_predicted.detach().softmax(dim=0)
         self._measured = {
             "target": torch.where(valid, confidence, 0).sum(dim=1),
@@ -153,7 +156,3 @@ class MIDAS(Method):
         self._draws += 1
         numbers = torch.rand(2 * len(self.names) - 1, step.size, generator=generator)
         return numbers.to(step.logits.device)
-
-
-def _precise(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

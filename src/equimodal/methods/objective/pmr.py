@@ -12,6 +12,7 @@ from torch import Tensor
 
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
+from equimodal.functional.means import mean_counted
 from equimodal.functional.pmr import (
     class_sums,
     dominance,
@@ -118,13 +119,13 @@ class PMR(Method):
         scores = self._scores(step, losses, counted)
         weights = self.alpha * self.stimulation(scores)
         terms = {
-            name: weights[index] * _mean(losses[name], counted[name])
+            name: weights[index] * mean_counted(losses[name], counted[name])
             for index, name in enumerate(self.names)
         }
         if self.entropy is not None and step.epoch <= self.entropy.until:
             lead = self.entropy.weight * dominance(scores)
             for index, name in enumerate(self.names):
-                entropy = _mean(prototype_entropy(logits[name]), counted[name])
+                entropy = mean_counted(prototype_entropy(logits[name]), counted[name])
                 terms[f"{name}/entropy"] = -lead[index] * entropy
         return terms
 
@@ -181,11 +182,6 @@ class PMR(Method):
                 f"({type(loader).__name__}): give share=1, or a loader with a length"
             )
         return itertools.islice(loader, max(1, math.floor(self.share * len(loader) + 1e-9)))
-
-
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean over the samples that count; 0 where none does."""
-    return values.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
 
 
 def _classes(step: Step) -> Tensor:

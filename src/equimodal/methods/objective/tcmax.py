@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +10,10 @@ from torch import Tensor
 
 from equimodal.errors import SetupError
 from equimodal.functional import tcmax
+from equimodal.functional.precision import at_least_single
 from equimodal.method import Capabilities, Method
 from equimodal.methods.labels import class_labels
+from equimodal.methods.objective.counted import counted
 from equimodal.scores import Split
 from equimodal.step import Step
 from equimodal.update.noise import mix
@@ -60,16 +61,18 @@ class TCMax(Method):
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         labels, labelled = class_labels(step, "TCMax")
-        logits = _precise(step.logits)
+        logits = at_least_single(step.logits)
         positives = logits.gather(1, labels[:, None]).squeeze(1)
         log_mean = self._log_mean(step)
-        if not step.present and labelled is None:
+        rows = counted(step, labelled)
+        if rows is None:
             return {"joint": tcmax.total_correlation_loss(positives, log_mean)}
-        counted = torch.ones_like(labels, dtype=torch.bool) if labelled is None else labelled
-        complete = counted & _stacked_presence(step).all(dim=0)
-        share = complete.sum().to(logits.dtype) / counted.sum().clamp(min=1)
+        complete = rows.all(dim=0)
+        if labelled is None:
+            labelled = torch.ones_like(labels, dtype=torch.bool)
+        share = complete.sum().to(logits.dtype) / labelled.sum().clamp(min=1)
         correlation = tcmax.total_correlation_loss(positives, log_mean, complete)
-        rest = step.loss(step.logits, weight=counted & ~complete)
+        rest = step.loss(step.logits, weight=labelled & ~complete)
         return {"joint": share * correlation + (1 - share) * rest}
 
     def get_extra_state(self) -> dict[str, int]:
@@ -82,7 +85,7 @@ class TCMax(Method):
 
     def _log_mean(self, step: Step) -> Tensor:
         """Return the logarithm of the mean exponential over combinations of samples."""
-        present = _stacked_presence(step) if step.present else None
+        present = counted(step)
         unimodal = self._split(step)
         if unimodal is not None and self.negatives is None:
             return tcmax.additive_log_mean_exp(unimodal, present)
@@ -91,7 +94,7 @@ class TCMax(Method):
             logits = torch.stack([u[of] for u, of in zip(unimodal, chosen, strict=True)]).sum(0)
         else:
             pairs = zip(step.names, chosen, strict=True)
-            logits = _precise(step.head({name: step.gated[name][of] for name, of in pairs}))
+            logits = at_least_single(step.head({name: step.gated[name][of] for name, of in pairs}))
         valid = None if present is None else present.gather(1, chosen).all(dim=0)
         return tcmax.log_mean_exp(logits, valid)
 
@@ -112,7 +115,7 @@ class TCMax(Method):
             self._additive = _additive(cast)
         for split, factor in self._additive:
             logits = split.logits(cast)
-            return factor * torch.stack([_precise(logits[name]) for name in step.names])
+            return factor * torch.stack([at_least_single(logits[name]) for name in step.names])
         return None
 
 
@@ -126,22 +129,10 @@ def _additive(step: Step) -> tuple[tuple[Split, float], ...]:
     split.bind(step.names, step.boundary)
     if not split.finds(step):
         return ()
-    total = torch.stack([_precise(u) for u in split.logits(step).values()]).sum(dim=0)
-    logits = _precise(step.logits)
+    total = torch.stack([at_least_single(u) for u in split.logits(step).values()]).sum(dim=0)
+    logits = at_least_single(step.logits)
     tolerance = 1e-4 if step.logits.dtype in (torch.float32, torch.float64) else 3e-2
     for factor in (1.0, 1 / len(step.names)):
         if torch.allclose(factor * total, logits, rtol=tolerance, atol=tolerance):
             return ((split, factor),)
     return ()
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def _stacked_presence(step: Step) -> Tensor:
-    """Return which samples have each modality, shape ``(M, B)``, bool."""
-    device = step.logits.device
-    everyone = torch.ones(step.size, dtype=torch.bool, device=device)
-    present: Mapping[str, Tensor] = step.present
-    return torch.stack([present.get(name, everyone).to(device) for name in step.names])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
+from equimodal.functional.means import mean_counted
 from equimodal.functional.reconboost import agreement, boosting_loss
 from equimodal.method import REST, Method
 from equimodal.methods.labels import class_labels
@@ -200,5 +201,4 @@ class ReconBoost(Method):
         if self.stage:
             previous = logits[self.names[(self.stage - 1) % len(self.names)]]
             losses = losses + self.consolidation(own, previous)
-        # A product would carry the NaN of a sample that does not count.
-        return torch.where(counted, losses, 0).sum() / counted.sum().clamp(min=1)
+        return mean_counted(losses, counted)

@@ -1,0 +1,23 @@
+"""Means over the samples that count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mean_counted(values: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return the mean over the elements that count, shape ``()``; 0 where none does.
+
+    A product with the mask would carry the NaN of an element that does not count.
+
+    Args:
+        values: any shape.
+        counted: which elements count, bool, of the shape of the values; all by default.
+
+    >>> mean_counted(torch.tensor([1.0, torch.nan, 3.0]), torch.tensor([True, False, True]))
+    tensor(2.)
+    """
+    if counted is None:
+        return values.mean()
+    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
