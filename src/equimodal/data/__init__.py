@@ -13,5 +13,6 @@ from equimodal.data.embedded import available
 from equimodal.data.loading import load
 from equimodal.data.source import Source
 from equimodal.data.splits import Splits
+from equimodal.data.synthetic import Synthetic
 
-__all__ = ["Arrays", "Card", "Source", "Splits", "available", "load"]
+__all__ = ["Arrays", "Card", "Source", "Splits", "Synthetic", "available", "load"]

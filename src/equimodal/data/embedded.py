@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from equimodal.data import mfeat, watch
+from equimodal.data import mfeat, synthetic, watch
 from equimodal.data.splits import Splits
 from equimodal.errors import SetupError, unknown
 
 _READERS = {
     "mfeat": (mfeat.VIEWS, mfeat.read),
+    "synthetic": (synthetic.DEFAULT.modalities, synthetic.read),
     "watch": (tuple(watch.CHANNELS), watch.read),
 }
 
@@ -18,7 +19,7 @@ def available() -> tuple[str, ...]:
     """Return the names that `load` takes.
 
     >>> available()
-    ('mfeat', 'watch')
+    ('mfeat', 'synthetic', 'watch')
     """
     return tuple(_READERS)
 

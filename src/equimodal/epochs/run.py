@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from equimodal import ranks
+from equimodal.epochs.passes import observed
 from equimodal.epochs.redrive import pieces, redriven, refuse_stream
-from equimodal.errors import SetupError
 from equimodal.modalities import OwnedParameter
 from equimodal.step import Step
 from equimodal.update.optimizers import another
@@ -21,19 +20,6 @@ from equimodal.update.optimizers import another
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer
     from equimodal.method import Method
-
-Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
-
-
-def last_is_target(model: nn.Module, batch: Any) -> tuple[Any, Any]:
-    """Run the model on a batch that is a tuple of its inputs with the target last."""
-    if not isinstance(batch, tuple | list) or len(batch) < 2:
-        raise SetupError(
-            f"expected a batch (input, ..., target), found {type(batch).__name__}: give "
-            "eq.Balancer(..., forward=lambda model, batch: (logits, target))"
-        )
-    *inputs, target = batch
-    return model(*inputs), target
 
 
 class Run:
@@ -101,7 +87,7 @@ class Run:
                 without gradients and in evaluation mode.
             graph: yield steps with a graph also in evaluation mode.
         """
-        balancer, model = self._balancer, self._balancer.attached.model
+        balancer = self._balancer
         numbers: Iterator[torch.Tensor | None] = iter(lambda: None, 0)
         if identify:
             refuse_stream(loader)
@@ -110,16 +96,15 @@ class Run:
             order = list(range(size) if samples is None else samples)
             loader = redriven(loader, order, whole=True)
             numbers = (torch.tensor(order[part]) for part in pieces(order, loader))
-        modes = [(module, module.training) for module in model.modules()]
-        model.train(training)
-        try:
-            for batch, indices in zip(loader, numbers):  # noqa: B905 - numbers may be endless
-                with torch.set_grad_enabled(training or graph):
-                    run = functools.partial(balancer.forward, balancer.attached.model, batch)
-                    yield balancer.attached.observe(run, indices, self.epoch)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        batches = zip(loader, numbers)  # noqa: B905 - numbers may be endless
+        yield from observed(
+            balancer.attached,
+            balancer.forward,
+            batches,
+            self.epoch,
+            training=training,
+            graph=graph,
+        )
 
     def fork(self, method: Method) -> Fork:
         """Return a copy of the model, with its optimizer, to train by another method."""

@@ -83,4 +83,4 @@ class Settings:
 
 
 # Epochs, and learning rate of SGD: chosen by the validation accuracy of joint training.
-SUITED = {"watch": (24, 0.05), "mfeat": (15, 0.05)}
+SUITED = {"watch": (24, 0.05), "mfeat": (15, 0.05), "synthetic": (12, 0.05)}
