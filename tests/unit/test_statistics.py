@@ -177,6 +177,19 @@ def test_the_interval_alone_would_see_differences_where_there_are_none() -> None
     assert seen(5) < 0.2
 
 
+def test_among_many_methods_some_stand_out_by_chance_and_the_verdict_says_so() -> None:
+    base = [0.5, 0.6, 0.55, 0.52, 0.58]
+
+    def said(many: int) -> str:
+        alike = {f"m{number}": base for number in range(many - 1)}
+        return verdict(rows_of(base, lucky=[v + 0.01 for v in base], **alike))
+
+    assert "by chance" not in said(10)
+    assert said(11).endswith(
+        "Of 11 methods some stand out by chance alone: repeat what matters with other seeds."
+    )
+
+
 def test_a_modality_alone_is_no_method_of_the_verdict() -> None:
     alone = Entry("audio alone", "unimodal", {"modality": "audio"})
     results = {

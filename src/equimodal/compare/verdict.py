@@ -9,6 +9,8 @@ from equimodal.compare.summary import REFERENCE, Row
 # The bootstrap interval of differences that all have one sign leaves out 0. By chance alone that
 # happens to 2 pairs every second time, to 3 every fourth, to 5 once in 16.
 ENOUGH = 5
+# With so many methods that do nothing, one or another looks better or worse by that chance.
+MANY = 10
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -43,7 +45,14 @@ def verdict(rows: Sequence[Row]) -> str:
             sentence += f" Not told apart from it: {', '.join(row.entry.label for row in rest)}."
     else:
         sentence = f"No method is better than {beyond}."
-    return sentence + (f" Worse: {_listed(worse)}." if worse else "")
+    if worse:
+        sentence += f" Worse: {_listed(worse)}."
+    if len(paired) > MANY and (better or worse):
+        sentence += (
+            f" Of {len(paired)} methods some stand out by chance alone: repeat what matters with "
+            "other seeds."
+        )
+    return sentence
 
 
 def _listed(rows: Sequence[Row]) -> str:
