@@ -107,7 +107,7 @@ def snippets(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
 def watch(_: Path) -> Task:
     """The embedded watch: test subjects are unseen."""
     splits = data.load("watch")
-    parts = [(*arrays.features.values(), arrays.target) for arrays in (splits.train, splits.test)]
+    parts = [next(iter(samples.loader(len(samples)))) for samples in (splits.train, splits.test)]
     return Task(*parts)
 
 

@@ -19,7 +19,6 @@ from equimodal.epochs.run import Run
 from equimodal.integrations.lightning import Balance
 from equimodal.nn import Multimodal
 from equimodal.training import Settings, fit, model_for
-from equimodal.training.shuffle import EpochShuffle
 from support.settings import METHODS
 from support.worlds import batch, weights
 
@@ -159,7 +158,7 @@ class Stop(L.Callback):
 def reference_by_hand(make: Callable[[], eq.Method], model: Multimodal) -> Tensor:
     settings = QUICK.suited("mfeat")
     optimizer = settings.make_optimizer(model)
-    order = EpochShuffle(SPLITS.train, settings.seed)
+    order = data.Order(SPLITS.train, settings.seed, shuffle=True)
     train = DataLoader(
         SPLITS.train, settings.batch_size, sampler=order, collate_fn=SPLITS.train.collate
     )

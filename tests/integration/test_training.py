@@ -18,7 +18,6 @@ import equimodal as eq
 from equimodal import data
 from equimodal.training import Result, Settings, fit, model_for
 from equimodal.training.module import BalancedModule
-from equimodal.training.shuffle import EpochShuffle
 
 SPLITS = data.load("mfeat", modalities=("pix", "mor", "fou"))
 QUICK = Settings(epochs=3, batch_size=200)
@@ -36,7 +35,7 @@ def by_hand(method: eq.Method, settings: Settings, epochs: int) -> torch.Tensor:
     balancer = eq.Balancer(
         method, model, dict(model.encoders.items()), model.head, optimizer, seed=settings.seed
     )
-    order = EpochShuffle(SPLITS.train, settings.seed)
+    order = data.Order(SPLITS.train, settings.seed, shuffle=True)
     loader = torch.utils.data.DataLoader(
         SPLITS.train, settings.batch_size, sampler=order, collate_fn=SPLITS.train.collate
     )
@@ -265,10 +264,10 @@ def test_settings_out_of_range_are_refused(change: Any) -> None:
 
 
 def test_orders_follow_from_seed_and_epoch() -> None:
-    order = EpochShuffle(range(50), seed=3)
+    order = data.Order(range(50), seed=3, shuffle=True)
     first = list(order)
     assert sorted(first) == list(range(50))
+    assert list(order) != first  # the next epoch's
+    order.set_epoch(0)
     assert list(order) == first
-    order.set_epoch(1)
-    assert list(order) != first
-    assert list(EpochShuffle(range(50), seed=4)) != first
+    assert list(data.Order(range(50), seed=4, shuffle=True)) != first

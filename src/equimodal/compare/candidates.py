@@ -9,6 +9,7 @@ from equimodal.balancer import Balancer
 from equimodal.compare.runs import ALPHAS, Entry, main_job
 from equimodal.compare.summary import REFERENCE
 from equimodal.data import Splits
+from equimodal.epochs.passes import last_is_target
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.method import Method
 from equimodal.methods.registry import available, find
@@ -74,7 +75,7 @@ def _lacking(kind: type[Method], splits: Splits, settings: Settings) -> str | No
     if settings.precision != "32" and not can.autocast:
         return "does not work in mixed precision"
     model = model_for(splits)
-    loader = splits.train.loader(TRIED)
+    loader, transform = splits.train.loader(TRIED), splits.train.transform
     try:
         balancer = Balancer(
             kind(),
@@ -82,11 +83,12 @@ def _lacking(kind: type[Method], splits: Splits, settings: Settings) -> str | No
             dict(model.encoders.items()),
             model.head,
             settings.make_optimizer(model),
+            forward=lambda model, batch: last_is_target(model, transform(batch)),
             train_loader=loader,
             val_loader=loader,
         )
         with balancer:
-            *inputs, target = next(iter(balancer.batches(loader)))
+            *inputs, target = transform(next(iter(balancer.batches(loader))))
             balancer.backward(balancer.loss(model(*inputs), target))
             balancer.modulate()
     except (SetupError, MatchError, StepError) as error:

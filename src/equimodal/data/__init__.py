@@ -8,6 +8,7 @@ Arrays(2191 samples: accelerometer (3, 100), gyroscope (3, 100))
 """
 
 from equimodal.data.arrays import Arrays
+from equimodal.data.batches.order import Order
 from equimodal.data.card import Card
 from equimodal.data.embedded import available
 from equimodal.data.loading import load
@@ -15,4 +16,4 @@ from equimodal.data.source import Source
 from equimodal.data.splits import Splits
 from equimodal.data.synthetic import Synthetic
 
-__all__ = ["Arrays", "Card", "Source", "Splits", "Synthetic", "available", "load"]
+__all__ = ["Arrays", "Card", "Order", "Source", "Splits", "Synthetic", "available", "load"]

@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from equimodal.data.batches.order import Order
 from equimodal.errors import SetupError
 
 Sample = tuple[Tensor, ...]
@@ -99,6 +100,22 @@ class Arrays(Dataset[Sample]):
         """The names of the modalities, in the order of a sample."""
         return tuple(self.features)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """For each modality the shape of a model's input, without the batch."""
+        return {name: tuple(feature.shape[1:]) for name, feature in self.features.items()}
+
+    @property
+    def names(self) -> list[int]:
+        """Which sample of its source each one is, as `ids`."""
+        found: list[int] = self.ids.tolist()
+        return found
+
+    @property
+    def transform(self) -> nn.Module:
+        """What turns a batch into the inputs of a model and the target: here it is that already."""
+        return nn.Identity()
+
     def __len__(self) -> int:
         return len(self.target)
 
@@ -126,25 +143,28 @@ class Arrays(Dataset[Sample]):
         return tuple(torch.stack(part) for part in zip(*samples, strict=True))
 
     def loader(
-        self, batch_size: int = 64, *, shuffle: bool = False, seed: int = 0
+        self, batch_size: int = 64, *, shuffle: bool = False, seed: int = 0, workers: int = 0
     ) -> DataLoader[Sample]:
         """Return a DataLoader of ``(features, ..., target)`` batches; the last one may be short.
 
-        The global random generator is neither read nor moved.
+        The global random generator is neither read nor moved. Under `torch.distributed` every rank
+        has its own part. See `equimodal.data.Order` for what follows from the sampler.
 
         Args:
             batch_size: samples per batch.
             shuffle: in another order every epoch, instead of as they are.
             seed: from which the orders of all epochs follow.
+            workers: processes that read; none is right for samples in memory.
         """
         return DataLoader(
             self,
             batch_size=batch_size,
-            shuffle=shuffle,
+            sampler=Order(self, seed, shuffle=shuffle),
+            num_workers=workers,
             collate_fn=self.collate,
             generator=torch.Generator().manual_seed(seed),
         )
 
     def __repr__(self) -> str:
-        shapes = (f"{name} {tuple(part.shape[1:])}" for name, part in self.features.items())
+        shapes = (f"{name} {shape}" for name, shape in self.shapes.items())
         return f"Arrays({len(self)} samples: {', '.join(shapes)})"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from equimodal.data.arrays import Arrays
 from equimodal.data.card import Card
@@ -15,6 +17,36 @@ from equimodal.data.scaling import standardised
 
 # How a packed file and `partition` name the splits.
 TRAIN, VAL, TEST = range(3)
+
+
+class Samples(Protocol):
+    """One split, in memory (`Arrays`) or read as it is needed (`Clips`)."""
+
+    target: Tensor
+    groups: Tensor | None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the modalities, in the order of a sample."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """For each modality the shape of a model's input, without the batch."""
+
+    @property
+    def transform(self) -> nn.Module:
+        """Turns a batch of the loader into ``(inputs, ..., target)``, on the device it is on."""
+
+    @property
+    def names(self) -> Sequence[int | str]:
+        """Which sample of its source each one is."""
+
+    def loader(
+        self, batch_size: int = 64, *, shuffle: bool = False, seed: int = 0, workers: int = 0
+    ) -> DataLoader[Any]:
+        """Return batches for `transform`."""
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -30,9 +62,9 @@ class Splits:
         digest: of the file that the numbers come from, where it is the user's.
     """
 
-    train: Arrays
-    val: Arrays
-    test: Arrays
+    train: Samples
+    val: Samples
+    test: Samples
     classes: tuple[str, ...]
     card: Card
     digest: str = ""
@@ -52,8 +84,8 @@ class Splits:
         of_file = [self.digest] if self.digest else []
         digest = hashlib.sha256(json.dumps([self.card.name, self.classes, *of_file]).encode())
         for name in ("train", "val", "test"):
-            arrays: Arrays = getattr(self, name)
-            members = [name, arrays.ids.tolist(), arrays.target.tolist()]
+            samples: Samples = getattr(self, name)
+            members = [name, list(samples.names), samples.target.tolist()]
             digest.update(json.dumps(members).encode())
         return digest.hexdigest()[:12]
 

@@ -143,15 +143,23 @@ class Synthetic:
             found.append((informed, self.redundancy * shared + (1 - self.redundancy) * alone))
         return found
 
-    def splits(self) -> Splits:
-        """Draw the samples; the same every time."""
+    def splits(self, modalities: Collection[str] | None = None) -> Splits:
+        """Draw the samples; the same every time.
+
+        Args:
+            modalities: those that a sample has, in order; all by default.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         patterns = {name: self._patterns(generator) for name in self.modalities}
         starts = itertools.accumulate(self.sizes, initial=0)
-        train, val, test = (
-            self._draw(size, first, patterns, generator)
-            for size, first in zip(self.sizes, starts, strict=False)
-        )
+        chosen = self.modalities if modalities is None else modalities
+
+        def drawn(size: int, first: int) -> Arrays:
+            features, target = self._draw(size, patterns, generator)
+            ids = torch.arange(first, first + size)
+            return Arrays({name: features[name] for name in chosen}, target, ids=ids)
+
+        train, val, test = map(drawn, self.sizes, starts)
         names = tuple(str(each) for each in range(self.classes))
         return Splits(train, val, test, names, self._card())
 
@@ -165,8 +173,8 @@ class Synthetic:
         return torch.tensor(found, dtype=torch.float32)
 
     def _draw(
-        self, size: int, first: int, patterns: Mapping[str, Tensor], generator: torch.Generator
-    ) -> Arrays:
+        self, size: int, patterns: Mapping[str, Tensor], generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
         def uniform() -> Tensor:
             return torch.rand(size, generator=generator, dtype=torch.float64)
 
@@ -188,7 +196,7 @@ class Synthetic:
             jitter = torch.rand((size, self.dimensions), generator=generator).mul(2).sub(1)
             shown = patterns[name][symbol] + JITTER * jitter
             features[name] = shown * self.speed.get(name, 1.0)
-        return Arrays(features, target, ids=torch.arange(first, first + size))
+        return features, target
 
     def _card(self) -> Card:
         dials = ", ".join(
@@ -218,11 +226,4 @@ DEFAULT = Synthetic({"fast": 0.8, "slow": 0.8}, speed={"slow": 0.02})
 
 def read(modalities: tuple[str, ...]) -> Splits:
     """Return the data set with the default dials; `equimodal.data.load` checks the names before."""
-    whole = DEFAULT.splits()
-
-    def chosen(arrays: Arrays) -> Arrays:
-        features = {name: arrays.features[name] for name in modalities}
-        return Arrays(features, arrays.target, ids=arrays.ids)
-
-    parts = (chosen(whole.train), chosen(whole.val), chosen(whole.test))
-    return Splits(*parts, whole.classes, whole.card)
+    return DEFAULT.splits(modalities)

@@ -5,9 +5,9 @@ from equimodal.extras import require
 require("train", "lightning", "torchmetrics")
 
 from equimodal.training.fit import fit  # noqa: E402
-from equimodal.training.models import Fusion, model_for  # noqa: E402
+from equimodal.training.models import Encoder, Fusion, model_for  # noqa: E402
 from equimodal.training.module import BalancedModule  # noqa: E402
 from equimodal.training.result import Result  # noqa: E402
 from equimodal.training.settings import Settings  # noqa: E402
 
-__all__ = ["BalancedModule", "Fusion", "Result", "Settings", "fit", "model_for"]
+__all__ = ["BalancedModule", "Encoder", "Fusion", "Result", "Settings", "fit", "model_for"]

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 import equimodal
 from equimodal.data import Arrays, Splits
+from equimodal.data.splits import Samples
 from equimodal.errors import SetupError
 from equimodal.integrations.lightning import Balance
 from equimodal.method import Method
@@ -32,7 +33,6 @@ from equimodal.training.models import model_for
 from equimodal.training.module import BalancedModule
 from equimodal.training.result import Result
 from equimodal.training.settings import Settings
-from equimodal.training.shuffle import EpochShuffle
 
 
 def fit(
@@ -46,6 +46,7 @@ def fit(
     progress: bool = False,
     tensorboard: bool = True,
     callbacks: Sequence[Callback] = (),
+    workers: int = 0,
 ) -> Result:
     """Train a model by a method, and evaluate the epoch that is best on the validation split.
 
@@ -59,6 +60,7 @@ def fit(
         progress: show a progress bar.
         tensorboard: log for TensorBoard too, beside CSV.
         callbacks: further callbacks of Lightning.
+        workers: processes that read the data; for prepared clips as many as there are cores.
 
     Raises:
         SetupError: `out` holds a run and `resume` is not set, or a run with other settings.
@@ -85,8 +87,8 @@ def fit(
                 return Result.load(folder / "result.json")
         stack.enter_context(quiet())
         stack.enter_context(interruptible())
-        loaders = _loaders(splits, settings)
-        module = BalancedModule(model, settings, len(splits.classes))
+        loaders = _loaders(splits, settings, workers)
+        module = BalancedModule(model, settings, len(splits.classes), splits.train.transform)
         balance = Balance(
             method,
             dict(model.encoders.items()),
@@ -95,6 +97,7 @@ def fit(
             log_every_n_steps=max(1, len(loaders["train"]) // 8),
             log_prefix="train/",
             seed=settings.seed,
+            forward=module.run,
             train_loader=loaders["train"],
             val_loader=loaders["val"],
         )
@@ -134,6 +137,7 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
+            use_distributed_sampler=False,  # the loaders have samplers that know their rank
             inference_mode=False,  # the layout of the head is found with gradients
         )
         resumed = last if resume and _readable(last) else None
@@ -190,20 +194,24 @@ def _claim(
                 **{name: type(encoder).__name__ for name, encoder in model.encoders.items()},
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
             },
+            "inputs": {name: list(shape) for name, shape in splits.train.shapes.items()},
             "settings": asdict(settings),
         },
     )
 
 
-def _loaders(splits: Splits, settings: Settings) -> dict[str, DataLoader[Any]]:
-    def loader(arrays: Arrays, sampler: EpochShuffle | None = None) -> DataLoader[Any]:
-        size = settings.batch_size if sampler else 512
-        return DataLoader(arrays, size, sampler=sampler, collate_fn=arrays.collate)
+def _loaders(splits: Splits, settings: Settings, workers: int) -> dict[str, DataLoader[Any]]:
+    def evaluated(samples: Samples) -> DataLoader[Any]:
+        # Small samples in large batches; clips would fill the memory.
+        size = 512 if isinstance(samples, Arrays) else settings.batch_size
+        return samples.loader(size, workers=workers)
 
     return {
-        "train": loader(splits.train, EpochShuffle(splits.train, settings.seed)),
-        "val": loader(splits.val),
-        "test": loader(splits.test),
+        "train": splits.train.loader(
+            settings.batch_size, shuffle=True, seed=settings.seed, workers=workers
+        ),
+        "val": evaluated(splits.val),
+        "test": evaluated(splits.test),
     }
 
 

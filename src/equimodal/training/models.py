@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 
 from equimodal import nn
 from equimodal.data import Splits
+from equimodal.errors import SetupError
 
 Fusion = Literal["concat", "sum", "late-average", "film", "gated"]
 HEADS: dict[Fusion, type[nn.FusionHead]] = {
@@ -20,28 +22,48 @@ HEADS: dict[Fusion, type[nn.FusionHead]] = {
 FEATURES = 64
 
 
-def model_for(splits: Splits, fusion: Fusion = "concat", seed: int = 0) -> nn.Multimodal:
-    """Return a small model for the modalities of a data set.
-
-    Vectors get an MLP, signals, images and clips a CNN of their number of axes.
+def model_for(
+    splits: Splits, fusion: Fusion = "concat", seed: int = 0, encoder: Encoder = "small"
+) -> nn.Multimodal:
+    """Return a model for the modalities of a data set.
 
     Args:
         splits: the data.
         fusion: how the features are fused.
         seed: of the initial values; the global random state is left alone.
+        encoder: "small": an MLP for vectors, a small CNN for signals, images and clips;
+            "resnet18": that of OGM-GE for spectrograms, images and clips.
+
+    Raises:
+        SetupError: there is no such encoder for a modality.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoders = {
-            name: _encoder(tuple(feature.shape[1:]))
-            for name, feature in splits.train.features.items()
-        }
-        head = HEADS[fusion](dict.fromkeys(encoders, FEATURES), len(splits.classes))
-        return nn.Multimodal(encoders, head)
+        encoders: dict[str, torch.nn.Module] = {}
+        widths: dict[str, int] = {}
+        for name, shape in splits.train.shapes.items():
+            made = ENCODERS[encoder](name, shape)
+            encoders[name], widths[name] = made, made.features
+        return nn.Multimodal(encoders, HEADS[fusion](widths, len(splits.classes)))
 
 
-def _encoder(shape: tuple[int, ...]) -> torch.nn.Module:
+def _small(name: str, shape: tuple[int, ...]) -> Any:
     if len(shape) == 1:
         return nn.MLP(shape[0], hidden=(128,), features=FEATURES)
-    kind = {2: nn.CNN1d, 3: nn.CNN2d, 4: nn.CNN3d}[len(shape)]
-    return kind(shape[0], FEATURES)
+    return {2: nn.CNN1d, 3: nn.CNN2d, 4: nn.CNN3d}[len(shape)](shape[0], FEATURES)
+
+
+def _resnet18(name: str, shape: tuple[int, ...]) -> nn.ResNet18:
+    if len(shape) not in (3, 4):
+        raise SetupError(
+            f"{name}: resnet18 takes spectrograms and images (C, H, W) or clips (C, T, H, W), "
+            f'found samples of shape {shape}: use "small"'
+        )
+    return nn.ResNet18(shape[0])
+
+
+Encoder = Literal["small", "resnet18"]
+ENCODERS: dict[Encoder, Callable[[str, tuple[int, ...]], Any]] = {
+    "small": _small,
+    "resnet18": _resnet18,
+}

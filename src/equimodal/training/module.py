@@ -26,11 +26,20 @@ class BalancedModule(L.LightningModule):
         model: encoders and head.
         settings: see `Settings`; without None.
         classes: how many.
+        transform: turns a batch of the loader into the model's inputs and the target, on the
+            device it is on; nothing by default.
     """
 
-    def __init__(self, model: Multimodal, settings: Settings, classes: int) -> None:
+    def __init__(
+        self,
+        model: Multimodal,
+        settings: Settings,
+        classes: int,
+        transform: torch.nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
+        self.transform = transform or torch.nn.Identity()
         self.settings = settings
         self.scores = torch.nn.ModuleDict(
             {
@@ -60,8 +69,12 @@ class BalancedModule(L.LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
         """Return the loss of a batch."""
-        *inputs, target = batch
-        return Balance.of(self).loss(self.model(*inputs), target)
+        return Balance.of(self).loss(*self.run(self.model, batch))
+
+    def run(self, model: torch.nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits and the target of a batch as a loader gives it."""
+        *inputs, target = self.transform(batch)
+        return model(*inputs), target
 
     def validation_step(self, batch: Sequence[Tensor], index: int) -> None:
         """Evaluate on a batch of the validation split."""
@@ -72,7 +85,7 @@ class BalancedModule(L.LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Sequence[Tensor], stage: str) -> None:
-        *inputs, target = batch
+        *inputs, target = self.transform(batch)
         balancer = Balance.of(self)
         logits, alone = balancer.evaluate(*inputs)
         metrics: Any = self.scores[f"{stage}_metrics"]
