@@ -22,8 +22,8 @@ from equimodal.attach.handout import Handout, Pending
 from equimodal.attach.sharding import refuse_copy
 from equimodal.composition import Composition, modules_of, summed
 from equimodal.criterion import Criterion, Loss
-from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.passes import Forward, last_is_target
+from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Run
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.evidence import EvidenceSum

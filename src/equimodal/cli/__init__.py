@@ -11,8 +11,12 @@ from equimodal import __version__
 from equimodal.errors import MatchError, SetupError, StepError, unknown
 
 COMMANDS = {
+    "download": "fetch a data set that its publisher offers to everyone",
+    "prepare": "decode a downloaded data set into what training reads",
     "train": "train one model by one method",
     "compare": "compare methods over paired seeds, with intervals",
+    "diagnose": "which modality a trained model ignores, and whether to balance",
+    "report": "one HTML page about results",
     "methods": "list the methods and what each of them can do",
 }
 FAILED = 1

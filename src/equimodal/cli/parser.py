@@ -9,7 +9,7 @@ from typing import Any
 
 from equimodal.cli.options import options_of
 from equimodal.cli.text import described, wrapped
-from equimodal.cli.words import dashed, placeholder, refusal, words
+from equimodal.cli.words import bracketed, dashed, placeholder, refusal, words
 from equimodal.errors import SetupError, unknown
 from equimodal.extras import require
 
@@ -80,6 +80,7 @@ class Parser:
         self._refuse_unknown(spelt)
         if self._default is not None:
             spelt = self._named(spelt, self._default)
+        spelt = self._listed(spelt)
         try:
             parsed: Namespace = self.parser.instantiate(self.parser.parse_args(spelt))
         except ArgumentError as error:
@@ -148,6 +149,18 @@ class Parser:
                     raise SetupError(unknown(f"option of {chosen.name}", option, known))
         return spelt
 
+    def _listed(self, arguments: list[str]) -> list[str]:
+        """Put brackets around lists that were given without."""
+        spelt: list[str] = []
+        for argument in arguments:
+            name, equals, value = argument.partition("=")
+            if equals and name.startswith("--"):
+                argument = f"{name}={bracketed(value, self._kind(name[2:].split('.')))}"
+            elif spelt and spelt[-1].startswith("--") and not argument.startswith("--"):
+                argument = bracketed(argument, self._kind(spelt[-1][2:].split(".")))
+            spelt.append(argument)
+        return spelt
+
     def _refuse_unknown(self, arguments: Sequence[str]) -> None:
         known = [name for action in self._actions() for name in action.option_strings]
         known += ["--help"] if self._default is None else ["--help", "--method"]
@@ -171,6 +184,8 @@ def _entry(action: Any, none: str) -> tuple[str, str]:
     default = action.default
     if isinstance(default, list):
         text = f"{text} {default}"
+    elif isinstance(default, tuple):
+        text = f"{text} [{', '.join(map(str, default))}]"
     elif isinstance(default, int | float | str) and not isinstance(default, bool):
         text = f"{text} [{default}]"
     elif default is None and none and "default" not in text:

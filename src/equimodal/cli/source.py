@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from equimodal import data
@@ -11,13 +12,27 @@ from equimodal.errors import SetupError
 
 FILTER = "COLUMN=VALUE, or COLUMN=A|B,OTHER=C"
 CHANNELS = "MODALITY=AXIS, or MODALITY=none,OTHER=AXIS"
+VIEW = "frames=3,size=112,spectrogram=log-mel and the like"
 
 
-def add_data(parser: Parser) -> None:
+def add_data(parser: Parser, *, optional: bool = False) -> None:
     """Add the argument that names the data, and what to choose of it."""
     known = ", ".join(data.available())
     parser.add(
-        "data", type=str, help=f"a data set: {known}, or the path of a .npz or .parquet file"
+        "dataset",
+        type=str,
+        **({"nargs": "?", "default": None} if optional else {}),
+        help=(
+            f"a data set: {known}, the path of a .npz or .parquet file or of a folder that "
+            "`equimodal prepare` wrote, or with --data its name"
+        ),
+    )
+    parser.add("--data", type=Path, default=None, help="the prepared folder of the data set")
+    parser.add(
+        "--view",
+        type=str,
+        default=None,
+        help=f"of prepared clips, how they look: {VIEW} [as it was prepared]",
     )
     parser.add(
         "--modalities", type=list[str], default=None, help="some of the data set's, as [a, b] [all]"
@@ -52,10 +67,21 @@ def source_of(options: Any) -> data.Source:
         "channels": options.channels and _axes(options.channels),
         "target": options.target,
     }
-    return data.Source(options.data, {name: v for name, v in given.items() if v is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.view is not None:
+        given |= {name: _number(value) for name, value in _pairs("view", options.view)}
+    if options.data is None:
+        return data.Source(options.dataset, given)
+    if not options.data.is_dir():
+        raise SetupError(f"--data: {options.data}: expected a prepared folder, found none")
+    source = data.Source(str(options.data), given)
+    held = source.load().card.name
+    if held != options.dataset:
+        raise SetupError(f"--data: {options.data} holds {held}, not {options.dataset}")
+    return source
 
 
-def folder_name(splits: data.Splits) -> str:
+def folder_name(splits: data.Splits[data.Samples]) -> str:
     """Return the name of a data set without what shells and file systems stumble over."""
     return re.sub(r"[^\w.]+", "-", splits.card.name).strip("-")
 
@@ -64,7 +90,7 @@ def _pairs(option: str, text: str) -> list[tuple[str, str]]:
     pairs = [tuple(part.strip() for part in each.split("=", 1)) for each in text.split(",")]
     names = [pair[0] for pair in pairs]
     if any(len(pair) < 2 or not all(pair) for pair in pairs) or len(set(names)) < len(names):
-        expected = FILTER if option == "filter" else CHANNELS
+        expected = {"filter": FILTER, "channels": CHANNELS, "view": VIEW}[option]
         raise SetupError(f"--{option}: expected {expected}, none twice, found {text!r}")
     return [(pair[0], pair[1]) for pair in pairs]
 
@@ -76,3 +102,12 @@ def _axes(text: str) -> dict[str, int | None]:
             raise SetupError(f"--channels: expected {CHANNELS}, found {text!r}")
         axes[name] = None if axis == "none" else int(axis)
     return axes
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from equimodal import data
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import Lines
 from equimodal.cli.source import add_data, source_of
 from equimodal.errors import SetupError
 from equimodal.extras import require
 from equimodal.methods import OGMGE
-from equimodal.training import Fusion, Result, Settings, fit, model_for
+from equimodal.training import Encoder, Fusion, Result, Settings, fit, model_for
 
 require("train", "rich", "tensorboard")
 
@@ -29,9 +31,16 @@ def run(arguments: Sequence[str]) -> int:
     )
     add_data(parser)
     parser.add_method(OGMGE)
+    parser.add("--encoder", type=Encoder, default="small", help="what encodes a modality")
     parser.add("--fusion", type=Fusion, default="concat", help="how features are fused")
     parser.add(
         "--out", type=Path, default=None, help="folder for checkpoints, logs and result [none]"
+    )
+    parser.add(
+        "--workers",
+        type=int,
+        default=None,
+        help="processes that read prepared clips [one per core]",
     )
     parser.add("--resume", action="store_true", help="go on with the run in --out")
     parser.add_settings(Settings, "training", "what suits the data")
@@ -42,12 +51,15 @@ def run(arguments: Sequence[str]) -> int:
     settings = Settings(**{name: getattr(options, name) for name in names})
     if options.resume and options.out is None:
         raise SetupError("--resume: expected --out with the folder of the run, found none")
-    splits = source_of(options).load()
+    source = source_of(options)
+    splits = source.load()
     if len(splits.modalities) < 2:
         found = ", ".join(splits.modalities)
         raise SetupError(f"--modalities: expected two or more, found {found} alone")
     out = None if options.out is None else new_or_existing_folder(options.out)
-    model = model_for(splits, options.fusion, settings.seed)
+    if options.workers is not None and options.workers < 0:
+        raise SetupError(f"--workers: expected 0 or more, found {options.workers}")
+    model = model_for(splits, options.fusion, settings.seed, options.encoder)
     errors = Console(stderr=True)
     try:
         result = fit(
@@ -59,6 +71,8 @@ def run(arguments: Sequence[str]) -> int:
             resume=options.resume,
             progress=errors.is_terminal and Console().is_terminal,
             callbacks=[] if errors.is_terminal else [EpochLines(Lines(errors))],
+            workers=_workers(splits, options.workers),
+            source=source,
         )
     except KeyboardInterrupt as error:
         if out is not None and (out / "checkpoints" / "last.ckpt").exists():
@@ -67,6 +81,13 @@ def run(arguments: Sequence[str]) -> int:
     print(splits)
     print(_report(result, out))
     return 0
+
+
+def _workers(splits: data.Splits[data.Samples], asked: int | None) -> int:
+    """Return how many processes read: none for what is in memory already."""
+    if isinstance(splits.train, data.Arrays):
+        return 0
+    return (os.cpu_count() or 1) if asked is None else asked
 
 
 def _report(result: Result, out: Path | None) -> str:

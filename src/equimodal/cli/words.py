@@ -37,10 +37,10 @@ def words(kind: Any) -> str:
         return _or([str(each) for each in arguments])
     if _is_union(kind):
         return " or ".join(dict.fromkeys(words(each) for each in arguments))
-    if get_origin(kind) is tuple:
+    if get_origin(kind) is tuple and arguments[1:] != (...,):
         return f"a pair such as [{', '.join(_samples(arguments))}]"
-    if get_origin(kind) in (list, Sequence) or get_origin(kind) is Sequence:
-        return f"a list such as [{', '.join(_samples(arguments * 2))}]"
+    if _is_list(kind):
+        return f"a list such as [{', '.join(_samples(arguments[:1] * 2))}]"
     if get_origin(kind) is dict:
         key, value = _samples(arguments)
         return f"{{{key}: {value}, ...}}"
@@ -65,6 +65,18 @@ def placeholder(kind: Any) -> str:
     if get_origin(kind) in (list, tuple, Sequence):
         return "LIST"
     return "VALUE"
+
+
+def bracketed(value: str, kind: Any) -> str:
+    """Return a value with the brackets that a list may go without: ``a,b`` for ``[a, b]``.
+
+    >>> bracketed("a,b", list[str] | None), bracketed("all", Literal["all"] | list[str])
+    ('[a,b]', 'all')
+    """
+    kinds = get_args(kind) if _is_union(kind) else (kind,)
+    literal = [each for of in kinds if get_origin(of) is Literal for each in get_args(of)]
+    plain = value[:1] not in ("[", "{") and value not in ("null", *literal)
+    return f"[{value}]" if plain and any(map(_is_list, kinds)) else value
 
 
 def refusal(message: str, kind_of: Callable[[Sequence[str]], Any]) -> str:
@@ -108,6 +120,12 @@ def _samples(kinds: Sequence[Any]) -> list[str]:
     letters = iter("abcdef")
     sample: dict[Any, Iterator[str]] = {int: numbers, float: fractions, str: letters}
     return [str(next(sample[each])) if each in sample else "..." for each in kinds]
+
+
+def _is_list(kind: Any) -> bool:
+    """Whether a type holds any number of values; those of a pair are two."""
+    origin = get_origin(kind)
+    return origin in (list, Sequence) or (origin is tuple and get_args(kind)[1:] == (...,))
 
 
 def _is_union(kind: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from equimodal.balancer import Balancer
 from equimodal.compare.runs import ALPHAS, Entry, main_job
 from equimodal.compare.summary import REFERENCE
-from equimodal.data import Splits
+from equimodal.data import Samples, Splits
 from equimodal.epochs.passes import last_is_target
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.method import Method
@@ -20,7 +20,7 @@ TRIED = 8  # samples of the step that every method is tried on
 
 def rows_of(
     methods: Sequence[str] | None,
-    splits: Splits,
+    splits: Splits[Samples],
     alphas: Sequence[float] = ALPHAS,
     settings: Settings | None = None,
 ) -> tuple[list[Entry], dict[str, str]]:
@@ -59,7 +59,7 @@ def rows_of(
     return [*found, *(Entry(name, name) for name in others if name not in lacking)], lacking
 
 
-def _lacking(kind: type[Method], splits: Splits, settings: Settings) -> str | None:
+def _lacking(kind: type[Method], splits: Splits[Samples], settings: Settings) -> str | None:
     """Return why a method cannot run as it is, or None: it is tried on one step."""
     required = [
         parameter.name

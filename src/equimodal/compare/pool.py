@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import signal
-import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -13,6 +11,7 @@ from types import TracebackType
 
 from equimodal.compare.queue import RunQueue
 from equimodal.compare.worker import Message, Task, work
+from equimodal.processes import ending, uninterrupted
 
 PATIENCE = 10.0  # seconds that a worker has to end the batch it is at
 
@@ -99,26 +98,6 @@ class Pool:
                 pipe.close()
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ignore interruptions for a moment; processes that are started ignore them for good."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, heard)
-
-
 def _how(code: int) -> str:
-    """Say how a process has ended."""
-    if code >= 0:
-        return f"its process ended with status {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    memory = ", as for want of memory" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{memory}"
+    memory = ", as for want of memory" if code == -signal.SIGKILL else ""
+    return f"its process {'was ' if code < 0 else ''}{ending(code)}{memory}"

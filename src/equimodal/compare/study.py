@@ -17,9 +17,10 @@ from equimodal.compare.summary import Row, read, summarised
 from equimodal.compare.verdict import verdict
 from equimodal.compare.worker import Task
 from equimodal.errors import SetupError
+from equimodal.files import write_whole
 from equimodal.report import save
 from equimodal.training import Settings
-from equimodal.training.claim import Claim, write_whole
+from equimodal.training.claim import Claim
 from equimodal.training.fit import versions
 
 

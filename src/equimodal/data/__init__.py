@@ -9,11 +9,24 @@ Arrays(2191 samples: accelerometer (3, 100), gyroscope (3, 100))
 
 from equimodal.data.arrays import Arrays
 from equimodal.data.batches.order import Order
+from equimodal.data.batches.view import View
 from equimodal.data.card import Card
 from equimodal.data.embedded import available
 from equimodal.data.loading import load
+from equimodal.data.samples import Samples
 from equimodal.data.source import Source
 from equimodal.data.splits import Splits
 from equimodal.data.synthetic import Synthetic
 
-__all__ = ["Arrays", "Card", "Order", "Source", "Splits", "Synthetic", "available", "load"]
+__all__ = [
+    "Arrays",
+    "Card",
+    "Order",
+    "Samples",
+    "Source",
+    "Splits",
+    "Synthetic",
+    "View",
+    "available",
+    "load",
+]

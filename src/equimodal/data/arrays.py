@@ -8,9 +8,10 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from equimodal.data.batches.order import Order
+from equimodal.data.samples import Samples
 from equimodal.errors import SetupError
 
 Sample = tuple[Tensor, ...]
@@ -45,7 +46,7 @@ class Rows(Sequence[Sample]):
         return iter(self.samples)
 
 
-class Arrays(Dataset[Sample]):
+class Arrays(Samples):
     """Samples of several modalities, each a tensor over all samples.
 
     Args:
@@ -115,9 +116,6 @@ class Arrays(Dataset[Sample]):
     def transform(self) -> nn.Module:
         """What turns a batch into the inputs of a model and the target: here it is that already."""
         return nn.Identity()
-
-    def __len__(self) -> int:
-        return len(self.target)
 
     def __getitem__(self, index: int) -> Sample:
         """Return one sample: the features in order, then the target, an int64 tensor ``()``."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from equimodal.data import embedded
+from equimodal.data.batches.read import read as read_prepared
 from equimodal.data.files import READERS, read
 from equimodal.data.splits import Splits
 from equimodal.data.where import Where
@@ -23,15 +25,18 @@ def load(
     channels: Mapping[str, int | None] | None = None,
     target: str | None = None,
     seed: int | None = None,
-) -> Splits:
-    """Return a data set that comes with the package, or that of a file.
+    **view: Any,
+) -> Splits[Any]:
+    """Return a data set that comes with the package, that of a file, or a prepared one.
 
     Embedded ones take well under a second and no network. A file holds arrays named by modality and
-    split, such as ``audio_train``, ``video_test`` and ``y_train``; `docs/data.md` says how.
+    split, such as ``audio_train``, ``video_test`` and ``y_train``; `docs/data.md` says how. A
+    folder of prepared clips is what `equimodal prepare` wrote; `docs/raw-data.md` says how.
 
     Args:
         name: ``"watch"`` (accelerometer and gyroscope of a smartwatch, 7 exercises), ``"mfeat"``
-            (six views of handwritten digits), or the path of a ``.npz`` or ``.parquet`` file;
+            (six views of handwritten digits), ``"synthetic"`` (of which the best accuracies are
+            known), the path of a ``.npz`` or ``.parquet`` file, or of a prepared folder;
             `Splits.card` says more.
         modalities: some of its modalities, in the order a sample shall have; all if left out.
         where: of a file, the samples with this value, or one of several, in a column, by its name:
@@ -44,10 +49,12 @@ def load(
             0; None for none. Arrays of two axes beyond the samples, or more, have none unless said.
         target: of a file, the name of the array with the classes, ``"y"`` by default.
         seed: of a file, another one holds out others; 0 by default.
+        view: of a prepared folder, how its clips shall look: fields of `equimodal.data.View`, such
+            as ``frames=3, size=112``.
 
     Returns:
-        Training, validation and test split, standardised with the training split only. Features
-        are float32, targets int64, numbered from 0.
+        Training, validation and test split; arrays are standardised with the training split only.
+        Targets are int64, numbered from 0.
 
     Raises:
         SetupError: a name is unknown, or the file does not hold what is asked for.
@@ -75,16 +82,23 @@ def load(
     path = Path(name)
     if isinstance(modalities, str):
         raise SetupError(f"modalities: expected several names, found one: use ('{modalities}',)")
+    known = str(name) in embedded.available()
+    if path.is_dir() and not known:
+        _refuse(given, f"{path}: ", "for files of arrays alone; a prepared folder has its splits")
+        return read_prepared(path, modalities=modalities, **view)
+    _refuse(view, f"{name}: ", "of prepared clips alone, which this is not")
     if path.suffix in READERS:
         return read(path, modalities=modalities, **given)  # type: ignore[arg-type]
-    if str(name) not in embedded.available():
+    if not known:
         formats = " or ".join(READERS)
         raise SetupError(
             unknown("data set", str(name), embedded.available())
-            + f"; or the path of a {formats} file"
+            + f"; or the path of a {formats} file, or of a folder that equimodal prepare wrote"
         )
-    if given:
-        raise SetupError(
-            f"{name}: {', '.join(given)}: for files alone; the embedded data sets have fixed splits"
-        )
+    _refuse(given, f"{name}: ", "for files alone; the embedded data sets have fixed splits")
     return embedded.load(str(name), modalities=modalities)
+
+
+def _refuse(options: Mapping[str, Any], what: str, why: str) -> None:
+    if options:
+        raise SetupError(f"{what}{', '.join(options)}: {why}")

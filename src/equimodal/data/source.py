@@ -25,6 +25,6 @@ class Source:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[Any]:
         """Load it."""
         return load(self.name, **self.options)

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Generic
 
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
+from typing_extensions import TypeVar  # comes with torch; the standard one has no default yet
 
 from equimodal.data.arrays import Arrays
 from equimodal.data.card import Card
+from equimodal.data.fingerprint import fingerprint
+from equimodal.data.samples import Samples
 from equimodal.data.scaling import standardised
 
 # How a packed file and `partition` name the splits.
 TRAIN, VAL, TEST = range(3)
 
 
-class Samples(Protocol):
-    """One split, in memory (`Arrays`) or read as it is needed (`Clips`)."""
-
-    target: Tensor
-    groups: Tensor | None
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The names of the modalities, in the order of a sample."""
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """For each modality the shape of a model's input, without the batch."""
-
-    @property
-    def transform(self) -> nn.Module:
-        """Turns a batch of the loader into ``(inputs, ..., target)``, on the device it is on."""
-
-    @property
-    def names(self) -> Sequence[int | str]:
-        """Which sample of its source each one is."""
-
-    def loader(
-        self, batch_size: int = 64, *, shuffle: bool = False, seed: int = 0, workers: int = 0
-    ) -> DataLoader[Any]:
-        """Return batches for `transform`."""
-
-    def __len__(self) -> int: ...
+S = TypeVar("S", bound=Samples, default=Arrays, covariant=True)
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(Generic[S]):
     """The training, validation and test samples of a data set.
 
     Args:
@@ -62,9 +35,9 @@ class Splits:
         digest: of the file that the numbers come from, where it is the user's.
     """
 
-    train: Samples
-    val: Samples
-    test: Samples
+    train: S
+    val: S
+    test: S
     classes: tuple[str, ...]
     card: Card
     digest: str = ""
@@ -81,13 +54,11 @@ class Splits:
         To be printed beside results: the same fingerprint means the same task, whichever
         modalities were chosen.
         """
-        of_file = [self.digest] if self.digest else []
-        digest = hashlib.sha256(json.dumps([self.card.name, self.classes, *of_file]).encode())
-        for name in ("train", "val", "test"):
-            samples: Samples = getattr(self, name)
-            members = [name, list(samples.names), samples.target.tolist()]
-            digest.update(json.dumps(members).encode())
-        return digest.hexdigest()[:12]
+        members = {
+            split: zip(samples.names, samples.target.tolist(), strict=True)
+            for split, samples in (("train", self.train), ("val", self.val), ("test", self.test))
+        }
+        return fingerprint(self.card.name, self.classes, members, self.digest)
 
     def __str__(self) -> str:
         sizes = f"train {len(self.train)}, val {len(self.val)}, test {len(self.test)}"

@@ -102,7 +102,8 @@ class Reordered:
     """The user's loader, driven in the order that a method gives for each epoch.
 
     Every rank takes its own part of the order. While a batch is out, the balancer knows which
-    samples it holds and which modalities of them are kept.
+    samples it holds and which modalities of them are kept. A data set that has `set_epoch`, because
+    what it draws differs from epoch to epoch, is told which epoch it is.
     """
 
     def __init__(self, balancer: Balancer, loader: Any) -> None:
@@ -112,6 +113,8 @@ class Reordered:
     def __iter__(self) -> Iterator[Any]:
         balancer = self.balancer
         balancer.driven = True
+        if hasattr(self.loader.dataset, "set_epoch"):
+            self.loader.dataset.set_epoch(balancer.epoch)
         order = balancer.methods.order(len(self.loader.dataset), balancer.epoch)
         if order is None:
             yield from self.loader

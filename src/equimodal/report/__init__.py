@@ -1,4 +1,8 @@
-"""Figures, and later the page that reports a comparison. Needs the extra ``report``."""
+"""Figures, and the page that reports on results. Needs the extra ``report``.
+
+The page is made by `equimodal.report.document.write_report`, which also needs ``compare``. That
+room draws its own figure with this one, so that the page is not imported here.
+"""
 
 from equimodal.extras import require
 

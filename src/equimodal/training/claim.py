@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from equimodal.errors import SetupError
+from equimodal.files import write_whole
 
 
 class Claim:
@@ -65,16 +66,6 @@ class Claim:
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, json.dumps(self.plan, indent=1) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _differing(one: Any, other: Any) -> tuple[str, str]:

@@ -20,8 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 import equimodal
-from equimodal.data import Arrays, Splits
-from equimodal.data.splits import Samples
+from equimodal.data import Arrays, Samples, Source, Splits, available
 from equimodal.errors import SetupError
 from equimodal.integrations.lightning import Balance
 from equimodal.method import Method
@@ -29,14 +28,14 @@ from equimodal.nn import Multimodal
 from equimodal.training.claim import Claim
 from equimodal.training.engine import interruptible, precision, quiet
 from equimodal.training.history import History
-from equimodal.training.models import model_for
+from equimodal.training.models import describe, model_for
 from equimodal.training.module import BalancedModule
 from equimodal.training.result import Result
 from equimodal.training.settings import Settings
 
 
 def fit(
-    splits: Splits,
+    splits: Splits[Samples],
     method: Method | Sequence[Method],
     settings: Settings | None = None,
     model: Multimodal | None = None,
@@ -47,6 +46,7 @@ def fit(
     tensorboard: bool = True,
     callbacks: Sequence[Callback] = (),
     workers: int = 0,
+    source: Source | None = None,
 ) -> Result:
     """Train a model by a method, and evaluate the epoch that is best on the validation split.
 
@@ -61,6 +61,8 @@ def fit(
         tensorboard: log for TensorBoard too, beside CSV.
         callbacks: further callbacks of Lightning.
         workers: processes that read the data; for prepared clips as many as there are cores.
+        source: where the splits were loaded from, to be noted in `out`: `equimodal diagnose` loads
+            them again.
 
     Raises:
         SetupError: `out` holds a run and `resume` is not set, or a run with other settings.
@@ -73,7 +75,7 @@ def fit(
         folder = Path(stack.enter_context(TemporaryDirectory())) if out is None else out
         last = folder / "checkpoints" / "last.ckpt"
         model = model or model_for(splits, seed=settings.seed)
-        claim = _claim(folder, splits, described, model, settings)
+        claim = _claim(folder, splits, described, model, settings, source)
         if (folder / "comparison.json").exists():
             raise SetupError(f"{folder} holds a comparison, not a run: name another folder")
         if (folder / "result.json").exists() or last.exists():
@@ -82,7 +84,7 @@ def fit(
                     f"{folder} holds a run already: go on with it (--resume), or name another "
                     "folder"
                 )
-            claim.check()
+            claim.check("source")  # the data may have moved: the fingerprint tells
             if (folder / "result.json").exists():
                 return Result.load(folder / "result.json")
         stack.enter_context(quiet())
@@ -179,7 +181,12 @@ def versions() -> dict[str, str]:
 
 
 def _claim(
-    folder: Path, splits: Splits, method: str, model: Multimodal, settings: Settings
+    folder: Path,
+    splits: Splits[Samples],
+    method: str,
+    model: Multimodal,
+    settings: Settings,
+    source: Source | None,
 ) -> Claim:
     return Claim(
         folder / "run.json",
@@ -189,18 +196,24 @@ def _claim(
             "modalities": list(splits.modalities),
             "fingerprint": splits.fingerprint,
             "method": method,
-            "model": {
-                "head": type(model.head).__name__,
-                **{name: type(encoder).__name__ for name, encoder in model.encoders.items()},
-                "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            },
+            "model": describe(model),
             "inputs": {name: list(shape) for name, shape in splits.train.shapes.items()},
             "settings": asdict(settings),
+            "source": None if source is None else _noted(source),
         },
     )
 
 
-def _loaders(splits: Splits, settings: Settings, workers: int) -> dict[str, DataLoader[Any]]:
+def _noted(source: Source) -> dict[str, Any]:
+    """Return a source as JSON values; a path such that it is found from any folder."""
+    path = Path(source.name)
+    name = str(path.resolve()) if path.exists() and source.name not in available() else source.name
+    return {"name": name, "options": dict(source.options)}
+
+
+def _loaders(
+    splits: Splits[Samples], settings: Settings, workers: int
+) -> dict[str, DataLoader[Any]]:
     def evaluated(samples: Samples) -> DataLoader[Any]:
         # Small samples in large batches; clips would fill the memory.
         size = 512 if isinstance(samples, Arrays) else settings.batch_size

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from equimodal import nn
-from equimodal.data import Splits
+from equimodal.data import Samples, Splits
 from equimodal.errors import SetupError
 
 Fusion = Literal["concat", "sum", "late-average", "film", "gated"]
@@ -23,7 +23,7 @@ FEATURES = 64
 
 
 def model_for(
-    splits: Splits, fusion: Fusion = "concat", seed: int = 0, encoder: Encoder = "small"
+    splits: Splits[Samples], fusion: Fusion = "concat", seed: int = 0, encoder: Encoder = "small"
 ) -> nn.Multimodal:
     """Return a model for the modalities of a data set.
 
@@ -45,6 +45,15 @@ def model_for(
             made = ENCODERS[encoder](name, shape)
             encoders[name], widths[name] = made, made.features
         return nn.Multimodal(encoders, HEADS[fusion](widths, len(splits.classes)))
+
+
+def describe(model: nn.Multimodal) -> dict[str, Any]:
+    """Return the classes of a model's parts and how many parameters it has, as JSON values."""
+    return {
+        "head": type(model.head).__name__,
+        **{name: type(encoder).__name__ for name, encoder in model.encoders.items()},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
 
 
 def _small(name: str, shape: tuple[int, ...]) -> Any:

@@ -1,0 +1,35 @@
+"""How downloads look: for each data set, which files make a clip, its label and its split."""
+
+from equimodal.data.layouts.av_mnist import AVMNIST
+from equimodal.data.layouts.ave import AVE
+from equimodal.data.layouts.clip import Clip, Failure, Frames, Listing, Picture, Piece, Sound
+from equimodal.data.layouts.crema_d import CremaD
+from equimodal.data.layouts.grid import GRID
+from equimodal.data.layouts.kinetics_sounds import KineticsSounds
+from equimodal.data.layouts.layout import Layout
+from equimodal.data.layouts.manifest import Manifest
+from equimodal.data.layouts.vggsound import VGGSound
+
+LAYOUTS: dict[str, type[Layout]] = {
+    layout.name: layout
+    for layout in (CremaD, KineticsSounds, VGGSound, AVE, GRID, AVMNIST, Manifest)
+}
+
+__all__ = [
+    "AVE",
+    "AVMNIST",
+    "GRID",
+    "LAYOUTS",
+    "Clip",
+    "CremaD",
+    "Failure",
+    "Frames",
+    "KineticsSounds",
+    "Layout",
+    "Listing",
+    "Manifest",
+    "Picture",
+    "Piece",
+    "Sound",
+    "VGGSound",
+]

@@ -1,0 +1,110 @@
+"""A number with its bootstrap interval over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equimodal.errors import SetupError
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95% percentile bootstrap interval over samples.
+
+    It speaks of the choice of evaluation samples alone: another training run may differ by more.
+
+    Args:
+        value: on all samples.
+        low: 2.5% quantile over resamples.
+        high: 97.5% quantile over resamples.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        """Format in per cent, such as ``78.1 [76.9, 79.3]``; ``+`` in the spec shows signs."""
+        sign = "+" if "+" in spec else ""
+        low, high = f"{100 * self.low:{sign}.1f}", f"{100 * self.high:{sign}.1f}"
+        return f"{100 * self.value:{sign}.1f} [{low}, {high}]"
+
+    def excludes(self, value: float) -> bool:
+        """Return whether a value lies outside the interval."""
+        return not self.low <= value <= self.high
+
+
+def mean_interval(values: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Return the mean of one value per sample, such as whether it was right, with its interval.
+
+    Pair what is to be compared before: the mean of differences has a narrower interval than the
+    difference of means.
+
+    Args:
+        values: shape ``(N,)``.
+        resamples: how often samples are drawn anew.
+        seed: of the draws; the same seed and number of samples draw the same samples.
+
+    >>> print(f"{mean_interval(torch.tensor([1.0, 1.0, 0.0, 1.0] * 50)):}")
+    75.0 [69.0, 81.5]
+    """
+    values = values.double().cpu()
+    return interval(len(values), lambda rows: values[rows].mean(), resamples, seed)
+
+
+def mean_intervals(values: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
+    """Return `mean_interval` of every row, in one go: all rows are drawn alike.
+
+    Args:
+        values: shape ``(K, N)``.
+        resamples: how often samples are drawn anew.
+        seed: of the draws.
+
+    Raises:
+        SetupError: there is no sample.
+    """
+    values = values.double().cpu()
+    samples = values.shape[1]
+    if not samples:
+        raise SetupError("expected a value of one sample or more, found none")
+    generator = torch.Generator().manual_seed(seed)
+    means = []
+    for _ in range(resamples):
+        times = torch.randint(samples, (samples,), generator=generator).bincount(minlength=samples)
+        means.append(values @ times.double() / samples)
+    drawn = torch.stack(means, dim=1)
+    lows, highs = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1)
+    return [
+        Interval(*each)
+        for each in zip(values.mean(dim=1).tolist(), lows.tolist(), highs.tolist(), strict=True)
+    ]
+
+
+def interval(
+    samples: int, statistic: Callable[[Tensor], Tensor], resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Return any statistic of samples with its interval.
+
+    Args:
+        samples: how many there are, N.
+        statistic: from positions of samples, int64, shape ``(N,)``, some several times, to a
+            number.
+        resamples: how often samples are drawn anew.
+        seed: of the draws.
+    """
+    value = float(statistic(torch.arange(samples)))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.stack(
+        [
+            statistic(torch.randint(samples, (samples,), generator=generator)).double()
+            for _ in range(resamples)
+        ]
+    )
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(value, low, high)
