@@ -8,7 +8,9 @@ Arrays(2191 samples: accelerometer (3, 100), gyroscope (3, 100))
 """
 
 from equimodal.data.arrays import Arrays
+from equimodal.data.batches.clips import Clips
 from equimodal.data.batches.order import Order
+from equimodal.data.batches.stream import stream
 from equimodal.data.batches.view import View
 from equimodal.data.card import Card
 from equimodal.data.embedded import available
@@ -21,6 +23,7 @@ from equimodal.data.synthetic import Synthetic
 __all__ = [
     "Arrays",
     "Card",
+    "Clips",
     "Order",
     "Samples",
     "Source",
@@ -29,4 +32,5 @@ __all__ = [
     "View",
     "available",
     "load",
+    "stream",
 ]

@@ -17,7 +17,7 @@ from equimodal.data.batches.view import View
 from equimodal.errors import SetupError
 
 Piece = Tensor | Frames
-Sample = tuple[Piece | Tensor, ...]  # a piece per modality, then the target
+Sample = tuple[Any, ...]  # a piece per modality, then the target
 HEADER = 44  # bytes of a WAV file before its samples
 
 

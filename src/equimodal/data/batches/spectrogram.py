@@ -78,7 +78,7 @@ class LogMel(nn.Module):
         Args:
             sound: float32 of -1 to 1, shape ``(B, T)``.
         """
-        power = magnitude(sound, self.n_fft, self.hop).square()
+        power = magnitude(sound, self.n_fft, self.hop).square_()
         return (_slaney(self.rate, self.n_fft, self.mels, sound.device) @ power + FLOOR).log()
 
 

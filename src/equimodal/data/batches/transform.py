@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -102,7 +102,8 @@ class Transform(nn.Module):
         """
         target: Any
         *pieces, target = batch if device is None else tuple(_moved(b, device) for b in batch)
-        with torch.no_grad(), _in_float32(target.device.type):
+        kind = target.device.type
+        with torch.no_grad(), _in_float32(kind), _alone(kind):
             made = [part(piece) for part, piece in zip(self.parts, pieces, strict=True)]
         return (*made, target)
 
@@ -147,6 +148,24 @@ def _in_float32(kind: str) -> contextlib.AbstractContextManager[Any]:
     if not torch.amp.is_autocast_available(kind):
         return contextlib.nullcontext()
     return torch.autocast(kind, enabled=False)
+
+
+@contextlib.contextmanager
+def _alone(kind: str) -> Iterator[None]:
+    """Compute on a CPU in one thread.
+
+    Of a sample there is so little to do that threads wait for each other most of the time: where
+    workers keep the cores busy, two take five times the processor time of one.
+    """
+    threads = torch.get_num_threads()
+    if kind != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _moved(piece: Any, device: torch.device | str) -> Any:

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def splits(folder: Path) -> Splits:
+def splits(folder: Path) -> Splits[Clips]:
     return read(folder)
 
 
@@ -59,14 +59,13 @@ def same(one: list[list[Tensor]], other: list[list[Tensor]]) -> bool:
 # ---------------------------------------------------------------------- what is in a sample
 
 
-def test_what_it_says_of_itself(splits: Splits) -> None:
+def test_what_it_says_of_itself(splits: Splits[Clips]) -> None:
     train = splits.train
-    assert isinstance(train, Clips)
     assert train.modalities == splits.modalities == ("audio", "visual")
     assert train.ids == list(train.names) == [f"a{number:03d}" for number in range(19)]
     assert train.target.tolist() == [number % 3 for number in range(19)]
     assert train.groups[0] == train.groups[1] != train.groups[2]
-    every = [set(part.groups.tolist()) for part in (train, splits.val, splits.test)]  # type: ignore[union-attr]
+    every = [set(part.groups.tolist()) for part in (train, splits.val, splits.test)]
     assert sum(map(len, every)) == len(set.union(*every)), "numbers mean the same in all splits"
     assert train.classes == splits.classes == ("calm", "glad", "sad")
     length = max(1200 + 37 * number for number in range(7))
@@ -75,9 +74,9 @@ def test_what_it_says_of_itself(splits: Splits) -> None:
     assert "licence   none" in str(splits.card)
 
 
-def test_evaluation_is_what_is_stored(splits: Splits) -> None:
+def test_evaluation_is_what_is_stored(splits: Splits[Clips]) -> None:
     for number, made in enumerate(clips(9, "b", 2)):
-        audio, visual, target = splits.val[number]  # type: ignore[index]
+        audio, visual, target = splits.val[number]
         assert target == made.label
         assert made.sound is not None
         assert audio.tolist() == np.resize(made.sound, len(audio)).tolist()
@@ -95,7 +94,6 @@ def test_evaluation_is_what_is_stored(splits: Splits) -> None:
 
 def test_training_draws_frames_crops_and_parts_of_longer_sound(folder: Path) -> None:
     train = read(folder, seconds=0.1).train
-    assert isinstance(train, Clips)
     sounds, frames, boxes, mirrored = set(), set(), set(), set()
     for number in range(12):
         train.set_epoch(number)
@@ -131,22 +129,19 @@ def test_a_sample_does_not_depend_on_its_neighbours(folder: Path, tmp_path: Path
         shard_size=3,
     )
     whole, half = read(folder).train, read(other).train
-    assert isinstance(whole, Clips)
-    assert isinstance(half, Clips)
     audio_only = read(folder, modalities=["visual"]).train
-    assert isinstance(audio_only, Clips)
     for place, name in enumerate(half.ids):
         original = whole.ids.index(name)
         assert same([flat(half[place])], [flat(whole[original])])
         assert same([flat(audio_only[original])], [flat(whole[original])[1:]])
 
 
-def test_clips_of_different_sizes_are_one_batch(splits: Splits) -> None:
+def test_clips_of_different_sizes_are_one_batch(splits: Splits[Clips]) -> None:
     (batch,) = splits.train.loader(19)
     inputs = splits.train.transform(batch)
-    assert len({tuple(splits.train[i][1].pixels.shape) for i in range(4)}) == 2  # type: ignore[index]
+    assert len({tuple(splits.train[i][1].pixels.shape) for i in range(4)}) == 2
     for number in range(19):
-        alone = splits.train.transform(Clips.collate([splits.train[number]]))  # type: ignore[index]
+        alone = splits.train.transform(Clips.collate([splits.train[number]]))
         for found, expected in zip(inputs, alone, strict=True):
             torch.testing.assert_close(found[number], expected[0], rtol=1e-5, atol=1e-5)
 
@@ -172,7 +167,7 @@ def test_pictures_are_grey_from_0_to_1(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- the transform
 
 
-def test_the_transform_stays_on_the_device_and_in_float32(splits: Splits) -> None:
+def test_the_transform_stays_on_the_device_and_in_float32(splits: Splits[Clips]) -> None:
     transform = splits.train.transform
     (batch,) = splits.train.loader(19)
     expected = transform(batch)
@@ -188,6 +183,19 @@ def test_the_transform_stays_on_the_device_and_in_float32(splits: Splits) -> Non
     ]
 
 
+def test_the_transform_gives_torch_its_threads_back(splits: Splits[Clips]) -> None:
+    (batch,) = splits.train.loader(19)
+    torch.set_num_threads(3)
+    try:
+        splits.train.transform(batch)
+        assert torch.get_num_threads() == 3
+        with pytest.raises(AttributeError):
+            splits.train.transform((batch[1], *batch[1:]))  # frames are no sound
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
 # ---------------------------------------------------------------------- epochs
 
 
@@ -201,20 +209,22 @@ def workers() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("settings", workers(), ids=str)
-def test_epochs_are_the_same_for_any_workers(splits: Splits, settings: dict[str, Any]) -> None:
+def test_epochs_are_the_same_for_any_workers(
+    splits: Splits[Clips], settings: dict[str, Any]
+) -> None:
     alone = splits.train.loader(4, shuffle=True, seed=3)
     epochs = [epoch(alone) for _ in range(4)]
     loader = splits.train.loader(4, shuffle=True, seed=3, **settings)
     assert same(epoch(loader), epochs[0])
     assert same(epoch(loader), epochs[1])
-    loader.sampler.set_epoch(0)  # type: ignore[attr-defined]
+    loader.sampler.set_epoch(0)
     assert same(epoch(loader), epochs[0])
-    loader.sampler.go_on(2, 8)  # type: ignore[attr-defined]
+    loader.sampler.go_on(2, 8)
     assert same(epoch(loader), epochs[2][2:])
     assert same(epoch(loader), epochs[3])
 
 
-def test_other_epochs_and_other_seeds_differ_in_order_and_in_crops(splits: Splits) -> None:
+def test_other_epochs_and_other_seeds_differ_in_order_and_in_crops(splits: Splits[Clips]) -> None:
     loader = splits.train.loader(19, shuffle=True, seed=3)
     other = splits.train.loader(19, shuffle=True, seed=4)
     passes = [epoch(loader)[0], epoch(loader)[0], epoch(other)[0]]
@@ -229,7 +239,7 @@ def test_other_epochs_and_other_seeds_differ_in_order_and_in_crops(splits: Split
     assert not torch.equal(first[2], second[2])
 
 
-def test_loaders_do_not_disturb_each_other_nor_the_global_generator(splits: Splits) -> None:
+def test_loaders_do_not_disturb_each_other_nor_the_global_generator(splits: Splits[Clips]) -> None:
     expected = [epoch(splits.train.loader(4, shuffle=True, seed=s)) for s in (0, 1)]
     before = torch.get_rng_state()
     loaders = [splits.train.loader(4, shuffle=True, seed=s) for s in (0, 1)]
@@ -239,9 +249,8 @@ def test_loaders_do_not_disturb_each_other_nor_the_global_generator(splits: Spli
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_loader_of_the_users_own_gives_the_same(splits: Splits) -> None:
+def test_a_loader_of_the_users_own_gives_the_same(splits: Splits[Clips]) -> None:
     train = copy.copy(splits.train)
-    assert isinstance(train, Clips)
     ours = splits.train.loader(4)
     theirs: DataLoader[Any] = DataLoader(train, 4, collate_fn=Clips.collate, num_workers=1)
     for number in range(2):
@@ -249,24 +258,21 @@ def test_a_loader_of_the_users_own_gives_the_same(splits: Splits) -> None:
         assert same(epoch(theirs), epoch(ours))
 
 
-def test_evaluation_is_the_same_every_time_and_complete(splits: Splits) -> None:
+def test_evaluation_is_the_same_every_time_and_complete(splits: Splits[Clips]) -> None:
     loader = splits.test.loader(4)
     first = epoch(loader)
     assert [len(batch[-1]) for batch in first] == [4, 4, 3]
     assert torch.cat([batch[-1] for batch in first]).tolist() == splits.test.target.tolist()
     assert same(epoch(loader), first)
-    loader.sampler.set_epoch(7)  # type: ignore[attr-defined]
+    loader.sampler.set_epoch(7)
     assert same(epoch(loader), first)
     assert same(epoch(splits.test.loader(4, seed=5, workers=1)), first)
 
 
-def test_ranks_together_read_the_batches_of_one_process(splits: Splits) -> None:
-    alone = splits.train.loader(8, shuffle=True, seed=3, rank=0, world=1)  # type: ignore[call-arg]
-    parts = [
-        splits.train.loader(4, shuffle=True, seed=3, rank=rank, world=2)  # type: ignore[call-arg]
-        for rank in range(2)
-    ]
-    whole, first, second = epoch(alone), *map(epoch, parts)  # type: ignore[misc]
+def test_ranks_together_read_the_batches_of_one_process(splits: Splits[Clips]) -> None:
+    alone = splits.train.loader(8, shuffle=True, seed=3, rank=0, world=1)
+    parts = [splits.train.loader(4, shuffle=True, seed=3, rank=rank, world=2) for rank in range(2)]
+    whole, first, second = epoch(alone), *map(epoch, parts)
     assert len(first) == len(second) == 3
     for large, *small in zip(whole, first, second, strict=True):
         sounds = Counter(tuple(row.tolist()) for part in small for row in part[0])
@@ -291,20 +297,20 @@ def on_a_rank(rank: int, folder: str) -> dict[str, Any]:
 
 
 def test_two_processes_find_out_their_rank_and_may_both_be_the_first(
-    splits: Splits, tmp_path: Path
+    splits: Splits[Clips], tmp_path: Path
 ) -> None:
     folder = prepared(tmp_path)
     first, second = testing.spawn(on_a_rank, str(folder))
     assert not list((folder / ".cache").glob("*.partial"))
     for rank, found in enumerate((first, second)):
-        loader = splits.train.loader(4, shuffle=True, seed=3, rank=rank, world=2)  # type: ignore[call-arg]
+        loader = splits.train.loader(4, shuffle=True, seed=3, rank=rank, world=2)
         assert all(same(epoch(loader), each) for each in found["train"])
-    stored = [flat(splits.test[i])[0].tolist() for i in range(11)]  # type: ignore[index]
+    stored = [flat(splits.test[i])[0].tolist() for i in range(11)]
     for name in ("test", "stream of test"):
         assert len(first[name] + second[name]) == 11
         assert sorted(first[name] + second[name]) == sorted(stored)
     assert len(first["stream"]) == len(second["stream"]) == 9  # of 19
-    train = [flat(splits.train[i])[0].tolist() for i in range(19)]  # type: ignore[index]
+    train = [flat(splits.train[i])[0].tolist() for i in range(19)]
     both = first["stream"] + second["stream"]
     assert all(clip in train for clip in both)
     assert len({tuple(clip) for clip in both}) == 18
@@ -313,8 +319,7 @@ def test_two_processes_find_out_their_rank_and_may_both_be_the_first(
 # ---------------------------------------------------------------------- other processes, memory
 
 
-def test_it_is_cheap_to_hand_to_another_process(splits: Splits) -> None:
-    assert isinstance(splits.train, Clips)
+def test_it_is_cheap_to_hand_to_another_process(splits: Splits[Clips]) -> None:
     loader = splits.train.loader(19)
     epoch(loader)  # now its files are open
     assert isinstance(loader.dataset, Clips)
@@ -331,7 +336,7 @@ def test_it_is_cheap_to_hand_to_another_process(splits: Splits) -> None:
 def test_reading_leaves_the_files_where_they_are(folder: Path) -> None:
     before = pa.total_allocated_bytes()
     train = read(folder).train
-    held = [train.stored[number] for number in range(19)]  # type: ignore[attr-defined]
+    held = [train.stored[number] for number in range(19)]
     size = sum(len(file) for clip in held for files in clip.pieces.values() for file in files)
     assert size > 100_000
     assert pa.total_allocated_bytes() - before < size / 10
@@ -354,9 +359,10 @@ class Model(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [eq.ModalityValuation, eq.SampleValuation])
-def test_methods_that_resample_see_the_samples_of_the_epoch(splits: Splits, kind: Any) -> None:
+def test_methods_that_resample_see_the_samples_of_the_epoch(
+    splits: Splits[Clips], kind: Any
+) -> None:
     train = splits.train
-    assert isinstance(train, Clips)
     torch.manual_seed(0)
     model = Model(train.shapes)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)

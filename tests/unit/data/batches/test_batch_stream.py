@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import equimodal as eq
+from equimodal import ranks
 from equimodal.data.batches.clips import Clips
 from equimodal.data.batches.read import read
 from equimodal.data.batches.stream import Stream, stream
@@ -36,7 +37,6 @@ def key(sample: Any) -> tuple[Any, ...]:
 
 def of_clips(folder: Path, split: str, epoch: int, seed: int = 0) -> list[tuple[Any, ...]]:
     clips = getattr(read(folder), split)
-    assert isinstance(clips, Clips)
     clips.set_epoch(epoch, seed)
     return [key(clips[place]) for place in range(len(clips))]
 
@@ -105,6 +105,20 @@ def test_the_transform_is_that_of_clips(folder: Path) -> None:
         assert torch.equal(one, other)
     assert told.modalities == clips.modalities
     assert told.classes == ("calm", "glad", "sad")
+
+
+def test_a_stream_made_before_its_process_has_a_rank(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = stream(folder, "test")
+    whole, parts = [key(sample) for sample in told], []
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        told.begin()
+        parts.append([key(sample) for sample in told])
+    assert parts[0] + parts[1] == whole
+    assert min(map(len, parts)) == 5
 
 
 def test_more_processes_than_clips_are_refused(folder: Path) -> None:
