@@ -14,11 +14,11 @@ from equimodal.data.batches.stream import stream
 from equimodal.data.batches.view import View
 from equimodal.data.card import Card
 from equimodal.data.embedded import available
+from equimodal.data.embedded.synthetic import Synthetic
 from equimodal.data.loading import load
 from equimodal.data.samples import Samples
 from equimodal.data.source import Source
 from equimodal.data.splits import Splits
-from equimodal.data.synthetic import Synthetic
 
 __all__ = [
     "Arrays",

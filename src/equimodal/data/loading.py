@@ -9,9 +9,9 @@ from typing import Any
 
 from equimodal.data import embedded
 from equimodal.data.batches.read import read as read_prepared
-from equimodal.data.files import READERS, read
+from equimodal.data.files.read import READERS, read
+from equimodal.data.files.where import Where
 from equimodal.data.splits import Splits
-from equimodal.data.where import Where
 from equimodal.errors import SetupError, unknown
 
 

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from equimodal.data.stored import SPELT
+from equimodal.data.files.stored import SPELT
 from equimodal.errors import SetupError
 
 # How lists spell the splits; "validate" is Kinetics's.
@@ -20,8 +20,8 @@ def held_out(members: Iterable[tuple[str, str]], share: float, salt: str) -> set
     Groups are taken in the order of a hash of their names, which depends neither on the machine nor
     on the order of files. A group is passed over while most of its clips are of classes that have
     their share already, so that every class gives about its share where groups allow it; and always
-    where it holds the last training clips of a class. `equimodal.data.holdout` differs: it ranks
-    samples by their numbers, which here would change with every file that is missing.
+    where it holds the last training clips of a class. `equimodal.data.files.holdout` differs: it
+    ranks samples by their numbers, which here would change with every file that is missing.
 
     Args:
         members: group and label of every clip.

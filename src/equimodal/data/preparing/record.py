@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from equimodal import __version__
+from equimodal.data.files.stored import digest_of
 from equimodal.data.layouts.clip import Failure
 from equimodal.data.preparing.folder import DATA, RECORDS
 from equimodal.data.preparing.plan import Shard
-from equimodal.data.stored import digest_of
 from equimodal.files import write_whole
 
 LIBRARIES = ("av", "datasets", "pillow", "pyarrow")  # that the bytes of a shard depend on

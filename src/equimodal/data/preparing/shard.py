@@ -8,13 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from equimodal.data.files.stored import digest_of
 from equimodal.data.layouts.clip import Clip, Failure
 from equimodal.data.preparing import record
 from equimodal.data.preparing.plan import Shard, Stamp
 from equimodal.data.preparing.recipe import Recipe
 from equimodal.data.preparing.record import Record
 from equimodal.data.preparing.rows import Row, UnfitError, decoded
-from equimodal.data.stored import digest_of
 from equimodal.errors import SetupError
 from equimodal.files import partial_of, publish, settle
 

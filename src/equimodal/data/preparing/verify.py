@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from equimodal.data.files.stored import digest_of
 from equimodal.data.fingerprint import fingerprint
 from equimodal.data.preparing.folder import DATASET
-from equimodal.data.stored import digest_of
 from equimodal.errors import SetupError
 from equimodal.extras import require
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from equimodal.data import container
 from equimodal.data.card import Card
-from equimodal.data.decimals import numbers
+from equimodal.data.embedded import container
+from equimodal.data.embedded.decimals import numbers
+from equimodal.data.embedded.windows import cut, window_starts
 from equimodal.data.splits import TEST, TRAIN, VAL, Splits, partition
-from equimodal.data.windows import cut, window_starts
 
 CHANNELS = {"accelerometer": slice(0, 3), "gyroscope": slice(3, 6)}
 CLASSES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from equimodal.errors import SetupError
 
 if TYPE_CHECKING:
-    from equimodal.data.stored import Array
+    from equimodal.data.files.stored import Array
 
 
 def relabelled(

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from equimodal.data import container
-from equimodal.data.container import PackError, pack, unpack
-from equimodal.data.decimals import numbers
+from equimodal.data.embedded import container
+from equimodal.data.embedded.container import PackError, pack, unpack
+from equimodal.data.embedded.decimals import numbers
 
 shapes = st.sampled_from([(), (1,), (5,), (2, 3), (3, 1, 2)])
 PACKED = pack({"steps": torch.arange(-500, 500), "target": torch.arange(7)}, {"wheel": "x"})
@@ -92,10 +92,11 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_a_damaged_embedded_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    whole = (Path(container.__file__).parent / "embedded" / "mfeat.pack").read_bytes()
-    (tmp_path / "embedded").mkdir()
-    (tmp_path / "embedded" / "mfeat.pack").write_bytes(whole[: len(whole) // 2])
-    monkeypatch.setattr("equimodal.data.container.resources.files", lambda package: tmp_path)
+    whole = (Path(container.__file__).parent / "mfeat.pack").read_bytes()
+    (tmp_path / "mfeat.pack").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(
+        "equimodal.data.embedded.container.resources.files", lambda package: tmp_path
+    )
     with pytest.raises(PackError, match=r"mfeat\.pack: cut short or altered"):
         container.read("mfeat")
 

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import torch
 
-from equimodal.data import container
-from equimodal.data.decimals import numbers
+from equimodal.data.embedded import container
+from equimodal.data.embedded.decimals import numbers
 
-ROOT = Path(__file__).resolve().parents[3]
-EMBEDDED = Path(container.__file__).parent / "embedded"
+ROOT = Path(__file__).resolve().parents[4]
+EMBEDDED = Path(container.__file__).parent
 
 
 @pytest.fixture(scope="module")

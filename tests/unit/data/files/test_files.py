@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from equimodal import data, extras
-from equimodal.data.holdout import held_out
-from equimodal.data.labels import relabelled
+from equimodal.data.files.holdout import held_out
+from equimodal.data.files.labels import relabelled
 from equimodal.errors import SetupError
 
 TRAIN, TEST = 60, 20

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from equimodal.data import npz, parquet
 from equimodal.data.card import Card
-from equimodal.data.holdout import held_out
-from equimodal.data.labels import relabelled
-from equimodal.data.modality import joined, numbers, with_channels
+from equimodal.data.files import npz, parquet
+from equimodal.data.files.holdout import held_out
+from equimodal.data.files.labels import relabelled
+from equimodal.data.files.modality import joined, numbers, with_channels
+from equimodal.data.files.stored import Stored, digest_of
+from equimodal.data.files.where import Where, rows, spelt
 from equimodal.data.splits import TEST, TRAIN, VAL, Splits, partition
-from equimodal.data.stored import Stored, digest_of
-from equimodal.data.where import Where, rows, spelt
 from equimodal.errors import SetupError, unknown
 from equimodal.extras import require
 
 if TYPE_CHECKING:
-    from equimodal.data.stored import Array
+    from equimodal.data.files.stored import Array
 
 READERS: dict[str, Callable[[Path], Stored]] = {
     ".npz": npz.stored,

@@ -6,12 +6,12 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equimodal.data.stored import Stored, split_name, told
+from equimodal.data.files.stored import Stored, split_name, told
 from equimodal.errors import SetupError
 from equimodal.extras import require
 
 if TYPE_CHECKING:
-    from equimodal.data.stored import Array
+    from equimodal.data.files.stored import Array
 
 
 def stored(path: Path) -> Stored:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from equimodal.data.stored import Stored
+from equimodal.data.files.stored import Stored
 from equimodal.errors import SetupError
 
 if TYPE_CHECKING:
-    from equimodal.data.stored import Array
+    from equimodal.data.files.stored import Array
 
 Value = str | int | bool
 Where = Mapping[str, Value | Sequence[Value]]

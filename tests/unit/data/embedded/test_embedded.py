@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from equimodal import data
-from equimodal.data import Splits, container, mfeat, watch
-from equimodal.data.decimals import numbers
+from equimodal.data import Splits
+from equimodal.data.embedded import container, mfeat, watch
+from equimodal.data.embedded.decimals import numbers
+from equimodal.data.embedded.windows import cut, window_starts
 from equimodal.data.scaling import standardised
 from equimodal.data.splits import TEST, TRAIN, VAL, partition
-from equimodal.data.windows import cut, window_starts
 from equimodal.errors import SetupError
 
 WIDTHS = {"fac": 216, "fou": 76, "kar": 64, "mor": 6, "pix": 240, "zer": 47}
@@ -255,7 +256,7 @@ def test_the_card_states_the_counts(splits: Splits) -> None:
 
 
 def test_licences_are_beside_the_data() -> None:
-    folder = Path(container.__file__).parent / "embedded"
+    folder = Path(container.__file__).parent
     text = (folder / "LICENSES.md").read_text()
     for notice in ("David M. Burns", "1802.01489", "CC BY 4.0", "10.24432/C5HC70", "THE COPYRIGHT"):
         assert notice in text

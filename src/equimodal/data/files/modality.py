@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from equimodal.data.stored import Stored
+from equimodal.data.files.stored import Stored
 from equimodal.errors import SetupError
 
 if TYPE_CHECKING:
-    from equimodal.data.stored import Array
+    from equimodal.data.files.stored import Array
 
 FEW = 4  # an axis as short as this may be one of channels
 

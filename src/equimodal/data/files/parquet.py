@@ -6,12 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equimodal.data.stored import SPELT, Stored
+from equimodal.data.files.stored import SPELT, Stored
 from equimodal.errors import SetupError, unknown
 from equimodal.extras import require
 
 if TYPE_CHECKING:
-    from equimodal.data.stored import Array
+    from equimodal.data.files.stored import Array
 
 
 def stored(path: Path) -> Stored:

@@ -110,7 +110,7 @@ def read(name: str) -> dict[str, Tensor]:
     Raises:
         PackError: it is missing, cut short or altered.
     """
-    path = resources.files("equimodal.data") / "embedded" / f"{name}.pack"
+    path = resources.files("equimodal.data.embedded") / f"{name}.pack"
     try:
         packed = path.read_bytes()
     except OSError as error:

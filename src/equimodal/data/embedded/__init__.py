@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from equimodal.data import mfeat, synthetic, watch
+from equimodal.data.embedded import mfeat, synthetic, watch
 from equimodal.data.splits import Splits
 from equimodal.errors import SetupError, unknown
 

@@ -10,7 +10,7 @@ import torch
 
 from equimodal import data
 from equimodal.data import Synthetic
-from equimodal.data.synthetic import DEFAULT, JITTER
+from equimodal.data.embedded.synthetic import DEFAULT, JITTER
 from equimodal.errors import SetupError
 
 CASES = [

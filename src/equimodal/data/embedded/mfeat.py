@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from equimodal.data import container
 from equimodal.data.card import Card
-from equimodal.data.decimals import numbers
+from equimodal.data.embedded import container
+from equimodal.data.embedded.decimals import numbers
 from equimodal.data.splits import Splits, partition
 
 VIEWS = ("fac", "fou", "kar", "mor", "pix", "zer")
