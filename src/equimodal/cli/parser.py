@@ -90,7 +90,10 @@ class Parser:
     def help(self) -> str:
         """Return usage, what the command does, and all options with their defaults."""
         positional = [action for action in self._actions() if not action.option_strings]
-        usage = " ".join(action.dest.upper() for action in positional)
+        usage = " ".join(
+            f"[{action.dest.upper()}]" if action.nargs == "?" else action.dest.upper()
+            for action in positional
+        )
         parts = [f"usage: equimodal {self.command} {usage} [OPTIONS]", wrapped(self.description)]
         for title, names in self._groups.items():
             actions = [action for action in self._actions() if action.dest in names]

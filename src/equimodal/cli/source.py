@@ -16,14 +16,20 @@ VIEW = "frames=3,size=112,spectrogram=log-mel and the like"
 
 
 def add_data(parser: Parser, *, optional: bool = False) -> None:
-    """Add the argument that names the data, and what to choose of it."""
+    """Add the argument that names the data, and what to choose of it.
+
+    Args:
+        parser: of the command.
+        optional: whether it may be left out, because a run says where its data are.
+    """
     known = ", ".join(data.available())
     parser.add(
         "dataset",
         type=str,
         **({"nargs": "?", "default": None} if optional else {}),
         help=(
-            f"a data set: {known}, the path of a .npz or .parquet file or of a folder that "
+            f"{'where the data of a run are if they have moved' if optional else 'a data set'}: "
+            f"{known}, the path of a .npz or .parquet file or of a folder that "
             "`equimodal prepare` wrote, or with --data its name"
         ),
     )

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equimodal.diagnostics.threads import one_thread
 from equimodal.errors import StepError
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 HELD_OUT = 0.2
+SMALL = 2**20  # numbers in all features, up to which one thread is fastest
 NEWTON, CONJUGATE = 200, 500  # steps
 CONVERGED = 1e-8  # as the norm of a gradient, where the Hessian is near 1
 TINY, ROUNDING = 1e-10, 1e-13
@@ -72,7 +74,8 @@ def fit_logistic(features: Tensor, target: Tensor, classes: int, strength: float
     if x.shape[1] > x.shape[0]:  # weights outside of the span of the features are 0 at the minimum
         span = torch.linalg.qr(x.T)[0]
         x = x @ span
-    weight, bias = _minimise(x, F.one_hot(labels, len(known)).double(), strength)
+    with one_thread(x.numel() <= SMALL):
+        weight, bias = _minimise(x, F.one_hot(labels, len(known)).double(), strength)
     weight = weight if span is None else weight @ span.T
     all_weights = weight.new_zeros(classes, features.shape[1])
     all_biases = bias.new_full((classes,), -torch.inf)

@@ -108,7 +108,22 @@ def probes(
 def collected(
     subject: Subject, loader: Iterable[Any], pool: Pool, seed: int
 ) -> tuple[dict[str, Tensor], Tensor, int]:
-    """Return features, shapes ``(N, D)``, and classes, shape ``(N,)``, and how many there are."""
+    """Return what a linear classifier of features takes.
+
+    Args:
+        subject: the model.
+        loader: the samples; those that have no class are left out.
+        pool: see `probes`.
+        seed: of the order of loaders that shuffle.
+
+    Returns:
+        Features, float64, shape ``(N, D)``, by modality; classes, shape ``(N,)``; and how many
+        classes there are.
+
+    Raises:
+        MatchError: the target is not one class per sample.
+        SetupError: the loader is empty, or features are not finite or of varying width.
+    """
     found: dict[str, list[Tensor]] = {name: [] for name in subject.names}
     targets, classes = [], 0
     with observing(subject, loader) as steps:

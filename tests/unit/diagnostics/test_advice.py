@@ -1,0 +1,281 @@
+"""Each rule of the advice, on diagnoses made by hand, on either side of its edge."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from equimodal.diagnostics import signs
+from equimodal.diagnostics.advice import FEWEST, MENDING, RULES, THROTTLING, WIDE, advise
+from equimodal.diagnostics.diagnosis import Diagnosis, Reading, Together
+from equimodal.diagnostics.interval import Interval
+from equimodal.diagnostics.verdicts import VERDICTS, Advice
+
+NAMES = ("audio", "visual", "text")
+
+
+def near(value: float, width: float = 0.02) -> Interval:
+    return Interval(value, value - width / 2, value + width / 2)
+
+
+def together(promise: Interval, refit: Interval | None = None, over: float = 0.1) -> Together:
+    return Together(near(0.8), near(0.8), promise, refit or near(0.0), near(over))
+
+
+def made(modalities: int = 2, **changes: Any) -> Diagnosis:
+    """A diagnosis of a model in which nothing is wrong, with some things changed."""
+    names = NAMES[:modalities]
+    found = Diagnosis(
+        model="Model",
+        data="data",
+        split="val",
+        samples=1000,
+        classes=("a", "b", "c", "d"),
+        modalities=names,
+        chance=0.25,
+        accuracy=near(0.8),
+        above_chance=near(0.5),
+        subsets={},
+        shapley={},
+        read={name: Reading("mean", near(0.6), near(0.35), tells=True) for name in names},
+        leading="audio",
+        behind={name: near(0.0) for name in names[1:]},
+        trainable=dict.fromkeys(names, 100),
+        agreement={},
+        utilisation={},
+        calibration={},
+        discrepancy={},
+        cost={},
+        probes={name: near(0.65) for name in names},
+        alone={name: near(0.65) for name in names},
+        alone_tells=dict.fromkeys(names, True),
+        gap={name: near(0.0) for name in names},
+        shortfall={name: near(0.05) for name in names},
+        together=together(near(0.0)),
+    )
+    return replace(found, **changes)
+
+
+def lost(**gaps: Interval) -> dict[str, Any]:
+    """Gaps by which an encoder is held back."""
+    return {"gap": {"audio": near(0.0), "visual": near(0.0), **gaps}}
+
+
+def unused(name: str = "visual") -> dict[str, Any]:
+    """A modality that the head reads no more than chance from."""
+    read = dict(made().read)
+    read[name] = Reading("mean", near(0.25), near(0.0), tells=False)
+    return {"read": read, "behind": {name: near(0.4)}}
+
+
+def verdict(**changes: Any) -> str:
+    return advise(made(**changes)).verdict
+
+
+def test_nothing_wrong_is_balanced() -> None:
+    found = advise(made())
+    assert found.verdict == "balanced"
+    assert not found.ignored
+    assert not found.next
+
+
+# ------------------------------------------------------------------ nothing can be said
+
+
+@pytest.mark.parametrize(("samples", "said"), [(FEWEST - 1, "cannot tell"), (FEWEST, "balanced")])
+def test_few_samples(samples: int, said: str) -> None:
+    assert verdict(samples=samples) == said
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.0, "cannot tell"), (0.001, "balanced")])
+def test_a_model_no_better_than_the_largest_class(low: float, said: str) -> None:
+    assert verdict(above_chance=Interval(0.02, low, 0.04)) == said
+
+
+def test_without_encoders_trained_alone_nothing_is_said_but_what_is_ignored() -> None:
+    found = advise(made(alone=None, alone_tells=None, gap=None, together=None, **unused()))
+    assert found.verdict == "cannot tell"
+    assert found.ignored == ("visual",)
+    assert "diagnostics.alone" in found.next[0]
+
+
+def test_a_gap_that_may_be_large_is_not_called_balanced() -> None:
+    edge = WIDE / 2
+    assert verdict(**lost(visual=Interval(0.0, -0.1, edge))) == "balanced"
+    found = advise(made(**lost(visual=Interval(0.0, -0.1, edge + 0.001))))
+    assert found.verdict == "cannot tell"
+    assert "visual" in found.summary
+
+
+# ------------------------------------------------------------------ do not balance
+
+
+def test_frozen_encoders() -> None:
+    assert verdict(trainable={"audio": 0, "visual": 0}, **unused()) == "do not balance"
+    assert verdict(trainable={"audio": 0, "visual": 1}) == "balanced"
+
+
+def test_one_modality_that_tells_anything() -> None:
+    found = advise(made(alone_tells={"audio": True, "visual": False}, **unused()))
+    assert found.verdict == "do not balance"
+    assert found.summary.startswith("audio is the only modality")
+    assert not found.ignored, "who has nothing to say is not ignored"
+
+
+def test_no_modality_that_tells_anything_alone() -> None:
+    found = advise(made(alone_tells={"audio": False, "visual": False}))
+    assert found.verdict == "do not balance"
+    assert "combination" in found.summary
+
+
+def test_of_three_a_silent_one_does_not_speak_for_the_others() -> None:
+    changes = {"alone_tells": {"audio": True, "visual": True, "text": False}}
+    assert advise(made(3, **changes)).verdict == "balanced"
+    gap = {"audio": near(0.0), "visual": near(0.2), "text": near(0.2)}
+    found = advise(made(3, gap=gap, together=together(near(0.1)), **changes))
+    assert found.verdict == "unimodal losses"
+    assert "visual" in found.summary
+    assert "text" not in found.summary
+
+
+@pytest.mark.parametrize(
+    ("high", "said"), [(0.019, "do not balance"), (0.02, "try balancing"), (0.05, "try balancing")]
+)
+def test_better_encoders_that_would_bring_nothing(high: float, said: str) -> None:
+    promise = Interval(0.0, -0.02, high)
+    assert verdict(together=together(promise), **lost(visual=near(0.1))) == said
+    assert verdict(together=together(promise), **unused()) == said
+
+
+def test_a_single_modality_as_good_as_the_model_is_named() -> None:
+    changes = {"alone": {"audio": near(0.8), "visual": near(0.5)}, "together": together(near(0.0))}
+    assert "audio alone" in advise(made(**changes, **unused())).next[0]
+    changes["alone"] = {"audio": near(0.79), "visual": near(0.5)}
+    assert advise(made(**changes, **unused())).next == ("keep joint training",)
+
+
+# ------------------------------------------------------------------ unimodal losses
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.001, "unimodal losses"), (0.0, "try balancing")])
+def test_better_encoders_that_would_make_a_better_model(low: float, said: str) -> None:
+    changes = {"together": together(Interval(0.05, low, 0.1)), **lost(visual=near(0.1))}
+    assert verdict(**changes) == said
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (Interval(signs.LOST, 0.001, 0.04), "unimodal losses"),
+        (Interval(signs.LOST - 0.001, 0.001, 0.04), "balanced"),
+        (Interval(0.05, 0.0, 0.09), "balanced"),
+    ],
+)
+def test_when_an_encoder_counts_as_held_back(gap: Interval, said: str) -> None:
+    assert verdict(together=together(near(0.1)), **lost(visual=gap)) == said
+
+
+@pytest.mark.parametrize(
+    ("refit", "said"),
+    [
+        (Interval(0.02, 0.001, 0.04), "unimodal losses"),
+        (Interval(0.019, 0.001, 0.04), "do not balance"),
+        (Interval(0.05, 0.0, 0.1), "do not balance"),
+    ],
+)
+def test_a_head_that_leaves_something_unused(refit: Interval, said: str) -> None:
+    changes = {"together": together(near(0.0), refit)}
+    found = advise(made(**changes, **unused()))
+    assert found.verdict == said
+    assert found.ignored == ("visual",)
+    assert verdict(**changes) == "balanced", "nobody is ignored"
+
+
+# ------------------------------------------------------------------ try balancing
+
+
+def test_a_gap_without_a_known_gain_is_worth_a_try() -> None:
+    found = advise(made(together=None, **lost(visual=near(0.1))))
+    assert found.verdict == "try balancing"
+    assert set(MENDING) | set(THROTTLING) == set(found.next)
+
+
+def test_a_leader_that_lost_something_is_not_slowed_down() -> None:
+    found = advise(made(together=None, **lost(audio=near(0.1), visual=near(0.1))))
+    assert found.verdict == "try balancing"
+    assert not set(THROTTLING) & set(found.next)
+    assert any("leads" in reason.text for reason in found.because)
+
+
+@pytest.mark.parametrize(("width", "said"), [(WIDE, "try balancing"), (0.201, "cannot tell")])
+def test_a_gain_that_is_not_known_at_all(width: float, said: str) -> None:
+    promise = Interval(0.05, -0.05, round(-0.05 + width, 3))
+    assert verdict(together=together(promise), **lost(visual=near(0.1))) == said
+
+
+# ------------------------------------------------------------------ who is ignored
+
+
+@pytest.mark.parametrize(
+    ("low", "behind", "is_ignored"),
+    [
+        (signs.FAR + 0.001, near(0.1), True),
+        (signs.FAR, near(0.1), False),
+        (0.3, near(0.01), False),
+    ],
+)
+def test_read_far_below_and_used_less(low: float, behind: Interval, is_ignored: bool) -> None:
+    shortfall = {"audio": near(0.3), "visual": Interval(0.35, low, 0.4)}
+    found = advise(made(shortfall=shortfall, behind={"visual": behind}))
+    assert found.ignored == (("visual",) if is_ignored else ())
+    assert ("audio" in found.ignored) is False, "the leading modality is not ignored"
+
+
+def test_conflict_of_gradients_is_said() -> None:
+    cosine = {"audio": None, "visual": {"value": -0.2, "low": -0.3, "high": -0.1}}
+    found = advise(made(together=None, gradients={"cosine": cosine}, **lost(visual=near(0.1))))
+    (reason,) = [each for each in found.because if "pull apart" in each.text]
+    assert reason.evidence["cosine"] == Interval(-0.2, -0.3, -0.1)
+
+
+# ------------------------------------------------------------------ the advice itself
+
+
+def test_advice_is_a_function_of_the_numbers() -> None:
+    found = made(**unused())
+    assert advise(found) == advise(replace(found, advice=advise(made())))
+
+
+def test_a_command_compares_the_methods_that_are_advised() -> None:
+    found = advise(made(together=None, **lost(visual=near(0.1))), "equimodal compare watch")
+    named = ",".join((*MENDING, *THROTTLING))
+    assert found.next[-1] == f"equimodal compare watch '--methods=[{named}]'"
+    assert advise(made(), "equimodal compare watch").next == ()
+
+
+def test_every_verdict_comes_from_a_rule_and_every_rule_can_decide() -> None:
+    cases = [
+        made(samples=1),
+        made(above_chance=near(0.0)),
+        made(trainable={"audio": 0, "visual": 0}),
+        made(gap=None),
+        made(alone_tells={"audio": True, "visual": False}),
+        made(),
+        made(together=together(near(0.0), near(0.1)), **unused()),
+        made(**unused()),
+        made(together=together(near(0.1)), **lost(visual=near(0.1))),
+        made(together=together(near(0.1, 0.3)), **unused()),
+        made(together=None, **unused()),
+    ]
+    first = [next(rule for rule in RULES if rule(case) is not None) for case in cases]
+    assert first == list(RULES)
+    assert {advise(case).verdict for case in cases} == set(VERDICTS)
+
+
+@pytest.mark.parametrize("changes", [{}, unused(), lost(visual=near(0.1))])
+def test_advice_comes_back_from_json(changes: dict[str, Any]) -> None:
+    found = advise(made(**changes))
+    assert Advice.from_dict(json.loads(json.dumps(found.to_dict()))) == found
