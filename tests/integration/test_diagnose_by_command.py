@@ -20,7 +20,7 @@ from equimodal.cli import main
 from equimodal.cli.comparing import comparing
 from equimodal.cli.parser import Parser
 from equimodal.cli.source import add_data, source_of
-from equimodal.diagnostics.diagnosis import Diagnosis
+from equimodal.diagnostics.advice.diagnosis import Diagnosis
 from equimodal.nn import MLP, Concat, Multimodal
 from equimodal.report.findings import read
 from equimodal.training import Settings, fit
@@ -234,7 +234,7 @@ from functools import partial
 from typing import Any
 import torch
 import mine
-from equimodal.diagnostics.alone import alone
+from equimodal.diagnostics.encoders.alone import alone
 from equimodal.testing import batch
 
 @dataclass

@@ -15,10 +15,10 @@ from equimodal.cli.examined import Examined
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.source import add_data, source_of
 from equimodal.data import Arrays
-from equimodal.diagnostics.diagnose import diagnose
-from equimodal.diagnostics.diagnosis import Diagnosis
+from equimodal.diagnostics.advice.diagnose import diagnose
+from equimodal.diagnostics.advice.diagnosis import Diagnosis
+from equimodal.diagnostics.encoders.threads import one_thread
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.threads import one_thread
 from equimodal.errors import SetupError
 from equimodal.extras import require
 from equimodal.files import write_whole

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from equimodal import data
 from equimodal.data import Arrays, Splits
-from equimodal.diagnostics.alone import Alone, alone
-from equimodal.diagnostics.curves import Curves
+from equimodal.diagnostics.encoders.alone import Alone, alone
 from equimodal.diagnostics.subject import Subject
+from equimodal.diagnostics.training.curves import Curves
 from equimodal.errors import SetupError
 from equimodal.extras import require
 from equimodal.method import Method

@@ -61,7 +61,7 @@ class Subject:
             raise SetupError(
                 "scores=eq.Probe(): probes learn along with a model, and nothing is trained here. "
                 "Pass trained ones, scores=balancer.scores, or eq.Ablation(); for linear probes of "
-                "frozen encoders call equimodal.diagnostics.probes.probes"
+                "frozen encoders call equimodal.diagnostics.encoders.probes.probes"
             )
         self.attached = Attachment(model, encoders, head, features, chosen, self.criterion)
         self.names = self.attached.names

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from equimodal.diagnostics import signs
-from equimodal.diagnostics.advice import FEWEST, MENDING, RULES, THROTTLING, WIDE, advise
-from equimodal.diagnostics.diagnosis import Diagnosis, Reading, Together
+from equimodal.diagnostics.advice import signs
+from equimodal.diagnostics.advice.diagnosis import Diagnosis, Reading, Together
+from equimodal.diagnostics.advice.rules import FEWEST, MENDING, RULES, THROTTLING, WIDE, advise
+from equimodal.diagnostics.advice.verdicts import VERDICTS, Advice
 from equimodal.diagnostics.interval import Interval
-from equimodal.diagnostics.verdicts import VERDICTS, Advice
 
 NAMES = ("audio", "visual", "text")
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.agreement import agreement, agreement_of
-from equimodal.diagnostics.chance import chance
-from equimodal.diagnostics.predictions import predictions
+from equimodal.diagnostics.outputs.agreement import agreement, agreement_of
+from equimodal.diagnostics.outputs.chance import chance
+from equimodal.diagnostics.outputs.predictions import predictions
 from support.subjects import LETTERS, Many, Sum, Through, data, loader_of
 
 

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.alone import alone
-from equimodal.diagnostics.gap import gap
+from equimodal.diagnostics.encoders.alone import alone
+from equimodal.diagnostics.encoders.gap import gap
+from equimodal.diagnostics.encoders.probes import Probes, probes
+from equimodal.diagnostics.encoders.reinitialise import reinitialise
 from equimodal.diagnostics.interval import Interval, mean_interval
-from equimodal.diagnostics.probes import Probes, probes
-from equimodal.diagnostics.reinitialise import reinitialise
 from equimodal.diagnostics.subject import Subject
 from equimodal.readout import Readouts
 from equimodal.update.noise import mix

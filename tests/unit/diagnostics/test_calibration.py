@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import equimodal as eq
-from equimodal.diagnostics.calibration import calibration, calibration_of, reliability
-from equimodal.diagnostics.predictions import predictions
+from equimodal.diagnostics.outputs.calibration import calibration, calibration_of, reliability
+from equimodal.diagnostics.outputs.predictions import predictions
 from support.subjects import Many, data, loader_of
 
 

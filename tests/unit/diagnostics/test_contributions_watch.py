@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from equimodal import data
-from equimodal.diagnostics.agreement import agreement_of
-from equimodal.diagnostics.chance import chance
-from equimodal.diagnostics.predictions import predictions
-from equimodal.diagnostics.shapley import shapley_of
+from equimodal.diagnostics.contributions.shapley import shapley_of
+from equimodal.diagnostics.contributions.subsets import subsets
+from equimodal.diagnostics.outputs.agreement import agreement_of
+from equimodal.diagnostics.outputs.chance import chance
+from equimodal.diagnostics.outputs.predictions import predictions
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.subsets import subsets
 from equimodal.training.models import model_for
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.cost import cost
+from equimodal.diagnostics.encoders.cost import cost
 from equimodal.diagnostics.subject import Subject
 from support.subjects import Many, data
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import equimodal as eq
-from equimodal.diagnostics.curves import Curves
-from equimodal.diagnostics.gradients import gradients
+from equimodal.diagnostics.training.curves import Curves
+from equimodal.diagnostics.training.gradients import gradients
 from support.subjects import Many
 from support.subjects import data as inputs_and_target
 from support.worlds import World, batch, train

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from equimodal.data import Splits, Synthetic
-from equimodal.diagnostics.alone import Alone, alone
-from equimodal.diagnostics.diagnose import diagnose
-from equimodal.diagnostics.diagnosis import Diagnosis
-from equimodal.diagnostics.fused import fused
+from equimodal.diagnostics.advice.diagnose import diagnose
+from equimodal.diagnostics.advice.diagnosis import Diagnosis
+from equimodal.diagnostics.encoders.alone import Alone, alone
+from equimodal.diagnostics.encoders.fused import fused
+from equimodal.diagnostics.encoders.threads import one_thread
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.threads import one_thread
 from equimodal.errors import MatchError, SetupError
 from equimodal.report.findings import read
 from equimodal.training.models import Fusion, model_for
@@ -200,7 +200,7 @@ def test_what_is_known_of_the_encoders_alone_needs_no_training(
 
 
 def test_the_head_on_all_features_is_a_logistic_regression_on_their_row() -> None:
-    from equimodal.diagnostics.logistic import fit_logistic
+    from equimodal.diagnostics.encoders.logistic import fit_logistic
 
     with Many(2).subject() as subject:
         sets = [data(size, 2, seed=seed) for size, seed in ((300, 0), (200, 1))]

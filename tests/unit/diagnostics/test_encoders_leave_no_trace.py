@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from equimodal.diagnostics.alone import alone
-from equimodal.diagnostics.cost import cost
-from equimodal.diagnostics.curves import Curves
-from equimodal.diagnostics.discrepancy import discrepancy
-from equimodal.diagnostics.gradients import gradients
-from equimodal.diagnostics.probes import probes
+from equimodal.diagnostics.contributions.utilisation import utilisation
+from equimodal.diagnostics.encoders.alone import alone
+from equimodal.diagnostics.encoders.cost import cost
+from equimodal.diagnostics.encoders.probes import probes
+from equimodal.diagnostics.outputs.discrepancy import discrepancy
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.utilisation import utilisation
+from equimodal.diagnostics.training.curves import Curves
+from equimodal.diagnostics.training.gradients import gradients
 
 
 def encoder() -> nn.Module:

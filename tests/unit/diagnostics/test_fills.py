@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import equimodal as eq
-from equimodal.diagnostics.fills import Mean, Shuffled, make_fills
-from equimodal.diagnostics.moments import moments
+from equimodal.diagnostics.contributions.fills import Mean, Shuffled, make_fills
+from equimodal.diagnostics.contributions.moments import moments
 from support.subjects import Many, Sum, Through, data, loader_of
 
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.gradients import gradients
 from equimodal.diagnostics.interval import mean_interval
+from equimodal.diagnostics.training.gradients import gradients
 from support.subjects import LETTERS, Many, Sum, Through, data, loader_of
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equimodal.diagnostics.logistic import HELD_OUT, choose_logistic, fit_logistic
+from equimodal.diagnostics.encoders.logistic import HELD_OUT, choose_logistic, fit_logistic
 
 CLASSES = 4
 

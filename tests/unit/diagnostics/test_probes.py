@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
+from equimodal.diagnostics.encoders.logistic import choose_logistic
+from equimodal.diagnostics.encoders.probes import probes
 from equimodal.diagnostics.interval import mean_interval
-from equimodal.diagnostics.logistic import choose_logistic
-from equimodal.diagnostics.probes import probes
 from equimodal.diagnostics.subject import Subject
 from support.subjects import Many, Sum, Through, data, loader_of
 

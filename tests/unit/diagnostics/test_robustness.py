@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import equimodal as eq
-from equimodal.diagnostics.robustness import robustness
-from equimodal.diagnostics.subsets import subsets
+from equimodal.diagnostics.contributions.robustness import robustness
+from equimodal.diagnostics.contributions.subsets import subsets
 from support.subjects import Many, Sum, Through, data, loader_of
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.shapley import shapley, shapley_of
-from equimodal.diagnostics.subsets import Subsets, subsets
+from equimodal.diagnostics.contributions.shapley import shapley, shapley_of
+from equimodal.diagnostics.contributions.subsets import Subsets, subsets
 from support.subjects import LETTERS, Many, Sum, Through, data, loader_of
 
 FILLS = ("zero", "mean", "shuffled")

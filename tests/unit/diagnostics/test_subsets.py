@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.fills import Shuffled, make_fills
+from equimodal.diagnostics.contributions.fills import Shuffled, make_fills
+from equimodal.diagnostics.contributions.subsets import subsets
 from equimodal.diagnostics.interval import mean_interval, mean_intervals
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.subsets import subsets
 from support.subjects import LETTERS, Many, Sum, Through, data, loader_of
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.agreement import agreement
-from equimodal.diagnostics.calibration import calibration
-from equimodal.diagnostics.robustness import robustness
-from equimodal.diagnostics.shapley import shapley
+from equimodal.diagnostics.contributions.robustness import robustness
+from equimodal.diagnostics.contributions.shapley import shapley
+from equimodal.diagnostics.contributions.subsets import subsets
+from equimodal.diagnostics.outputs.agreement import agreement
+from equimodal.diagnostics.outputs.calibration import calibration
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.subsets import subsets
 from support.subjects import data, loader_of
 
 DIAGNOSTICS: dict[str, Callable[..., Any]] = {

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.diagnostics.discrepancy import QUANTILES, discrepancy
+from equimodal.diagnostics.contributions.subsets import subsets
+from equimodal.diagnostics.contributions.utilisation import utilisation
 from equimodal.diagnostics.interval import interval, mean_interval
-from equimodal.diagnostics.subsets import subsets
-from equimodal.diagnostics.utilisation import utilisation
+from equimodal.diagnostics.outputs.discrepancy import QUANTILES, discrepancy
 from support.subjects import LETTERS, Many, Sum, Through, data, loader_of
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.diagnostics.fills import DRAWS, FILLS, make_fills
+from equimodal.diagnostics.contributions.fills import DRAWS, FILLS, make_fills
+from equimodal.diagnostics.contributions.reading import Metric, correct, read
+from equimodal.diagnostics.contributions.subsets import EXACT, Subsets, subsets
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_intervals
-from equimodal.diagnostics.reading import Metric, correct, read
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.subsets import EXACT, Subsets, subsets
 from equimodal.diagnostics.traceless import passing
 from equimodal.errors import SetupError
 from equimodal.functional.valuation import shapley_values

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.diagnostics.alone import Alone
-from equimodal.diagnostics.chance import chance
-from equimodal.diagnostics.diagnosis import Together
-from equimodal.diagnostics.fused import fused
+from equimodal.diagnostics.advice.diagnosis import Together
+from equimodal.diagnostics.encoders.alone import Alone
+from equimodal.diagnostics.encoders.fused import fused
 from equimodal.diagnostics.interval import Interval, mean_interval
-from equimodal.diagnostics.predictions import Predictions, predictions
+from equimodal.diagnostics.outputs.chance import chance
+from equimodal.diagnostics.outputs.predictions import Predictions, predictions
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import SetupError, unknown
 

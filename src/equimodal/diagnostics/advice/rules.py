@@ -9,15 +9,15 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from equimodal.diagnostics.diagnosis import Diagnosis
-from equimodal.diagnostics.signs import (
+from equimodal.diagnostics.advice.diagnosis import Diagnosis
+from equimodal.diagnostics.advice.signs import (
     held_back,
     ignored,
     percent,
     signs,
     untold,
 )
-from equimodal.diagnostics.verdicts import Advice, Reason, Verdict
+from equimodal.diagnostics.advice.verdicts import Advice, Reason, Verdict
 from equimodal.methods.registry import available
 
 # Below, the interval of an accuracy of 50% reaches 10 points to either side: further than most

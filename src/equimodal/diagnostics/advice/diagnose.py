@@ -9,32 +9,32 @@ from typing import Any
 
 from torch import Tensor
 
-from equimodal.diagnostics.advice import advise
-from equimodal.diagnostics.agreement import agreement_of
-from equimodal.diagnostics.alone import Alone
-from equimodal.diagnostics.calibration import calibration_of
-from equimodal.diagnostics.chance import chance
-from equimodal.diagnostics.cost import cost
-from equimodal.diagnostics.diagnosis import Diagnosis, Reading
-from equimodal.diagnostics.discrepancy import discrepancy
-from equimodal.diagnostics.gap import gap
-from equimodal.diagnostics.gradients import gradients
-from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
-from equimodal.diagnostics.predictions import Predictions, predictions
-from equimodal.diagnostics.probes import probes
-from equimodal.diagnostics.references import (
+from equimodal.diagnostics.advice.diagnosis import Diagnosis, Reading
+from equimodal.diagnostics.advice.references import (
     Known,
     better,
     references_of,
     refuse_other_order,
     together_of,
 )
-from equimodal.diagnostics.robustness import robustness
-from equimodal.diagnostics.shapley import Shapley, shapley, shapley_of
+from equimodal.diagnostics.advice.rules import advise
+from equimodal.diagnostics.contributions.robustness import robustness
+from equimodal.diagnostics.contributions.shapley import Shapley, shapley, shapley_of
+from equimodal.diagnostics.contributions.subsets import EXACT, Subsets, subsets
+from equimodal.diagnostics.contributions.utilisation import utilisation
+from equimodal.diagnostics.encoders.alone import Alone
+from equimodal.diagnostics.encoders.cost import cost
+from equimodal.diagnostics.encoders.gap import gap
+from equimodal.diagnostics.encoders.probes import probes
+from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
+from equimodal.diagnostics.outputs.agreement import agreement_of
+from equimodal.diagnostics.outputs.calibration import calibration_of
+from equimodal.diagnostics.outputs.chance import chance
+from equimodal.diagnostics.outputs.discrepancy import discrepancy
+from equimodal.diagnostics.outputs.predictions import Predictions, predictions
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.subsets import EXACT, Subsets, subsets
 from equimodal.diagnostics.traceless import refuse_iterator
-from equimodal.diagnostics.utilisation import utilisation
+from equimodal.diagnostics.training.gradients import gradients
 from equimodal.errors import SetupError
 
 BATCHES = 20  # of the training data, for gradients: two backward passes each
@@ -59,7 +59,7 @@ def diagnose(
 ) -> Diagnosis:
     """Find out what each modality contributes to a classifier, and whether to balance.
 
-    Nothing is changed in the model, and no encoder is trained here: `equimodal.diagnostics.alone`
+    Nothing is changed in the model, and no encoder is trained here: `diagnostics.alone`
     does that, and what it returns says most. Without it the advice is "cannot tell".
 
     Args:
@@ -68,7 +68,7 @@ def diagnose(
         loader: held-out data to examine it on, passed over about a dozen times, always in the same
             order.
         alone: what each encoder reaches when it is trained alone, on the data of `loader`: from
-            `equimodal.diagnostics.alone.alone`; or what is known, see `gap`.
+            `equimodal.diagnostics.alone`; or what is known, see `gap`.
         classes: their names; numbers by default.
         model: what to call the model; its class by default.
         data: what to call the data.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equimodal.diagnostics.threads import one_thread
+from equimodal.diagnostics.encoders.threads import one_thread
 from equimodal.errors import StepError
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

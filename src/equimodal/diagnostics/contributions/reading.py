@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.diagnostics.fills import Fill
+from equimodal.diagnostics.contributions.fills import Fill
 from equimodal.diagnostics.traceless import run
 from equimodal.errors import MatchError, SetupError
 from equimodal.functional.precision import at_least_single
@@ -95,7 +95,7 @@ def read(
         step: one batch.
         start: how many samples of the pass were in earlier batches.
         subsets: names of the modalities that are kept; none of them and all of them are allowed.
-        fills: by name, see `equimodal.diagnostics.fills`.
+        fills: by name, see `equimodal.diagnostics.contributions.fills`.
         metric: from (logits, target) to one value per sample, shape ``(B,)``.
 
     Returns:

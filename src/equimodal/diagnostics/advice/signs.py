@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from equimodal.diagnostics.diagnosis import Diagnosis
+from equimodal.diagnostics.advice.diagnosis import Diagnosis
+from equimodal.diagnostics.advice.verdicts import Reason
 from equimodal.diagnostics.interval import Interval
-from equimodal.diagnostics.verdicts import Reason
 
 # Smaller gaps are no reason to act, however surely they are not 0: five joint runs on `watch` that
 # differ in their seed alone are 4 points apart.

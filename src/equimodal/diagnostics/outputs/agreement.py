@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equimodal.diagnostics.interval import RESAMPLES, Interval, interval, mean_intervals
-from equimodal.diagnostics.predictions import predictions
+from equimodal.diagnostics.outputs.predictions import predictions
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import SetupError
 

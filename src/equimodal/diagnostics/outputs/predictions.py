@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equimodal.attach.features import Features
-from equimodal.diagnostics.moments import moments
+from equimodal.diagnostics.contributions.moments import moments
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.traceless import passing, refuse_iterator, run
 from equimodal.functional.precision import at_least_single

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from equimodal.attach.features import Features
-from equimodal.diagnostics.fills import DRAWS, Fill, Mean, Shuffled, Zero
+from equimodal.diagnostics.contributions.fills import DRAWS, Fill, Mean, Shuffled, Zero
+from equimodal.diagnostics.contributions.moments import moments
+from equimodal.diagnostics.contributions.reading import Metric, correct, rate, read
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_intervals
-from equimodal.diagnostics.moments import moments
-from equimodal.diagnostics.reading import Metric, correct, rate, read
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.traceless import passing, run
 from equimodal.errors import MatchError, SetupError

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from equimodal.balancer import Balancer
+from equimodal.diagnostics.contributions.reading import Metric, correct, rate
 from equimodal.diagnostics.interval import Interval
 from equimodal.diagnostics.randomness import closed, restored
-from equimodal.diagnostics.reading import Metric, correct, rate
 from equimodal.diagnostics.subject import Subject
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError

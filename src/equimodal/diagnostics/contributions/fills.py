@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from equimodal.attach.features import Features
-from equimodal.diagnostics.moments import moments
+from equimodal.diagnostics.contributions.moments import moments
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import SetupError, unknown
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equimodal.diagnostics.interval import RESAMPLES, Interval, interval
-from equimodal.diagnostics.predictions import Labels, Predictions, predictions
+from equimodal.diagnostics.outputs.predictions import Labels, Predictions, predictions
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import SetupError
 

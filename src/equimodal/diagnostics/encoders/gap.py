@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.diagnostics.alone import Alone
+from equimodal.diagnostics.encoders.alone import Alone
+from equimodal.diagnostics.encoders.probes import Probes
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
-from equimodal.diagnostics.probes import Probes
 from equimodal.errors import SetupError, unknown
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from equimodal.diagnostics.advice.verdicts import Advice
 from equimodal.diagnostics.interval import Interval
-from equimodal.diagnostics.verdicts import Advice
 from equimodal.errors import SetupError
 
 FORMAT = 1
@@ -19,7 +19,7 @@ class Reading:
     """One modality read alone through the joint head, with the fill that reads most out of it.
 
     Attributes:
-        fill: what stands for the others, see `equimodal.diagnostics.fills`.
+        fill: what stands for the others, see `equimodal.diagnostics.contributions.fills`.
         accuracy: then.
         beyond: accuracy minus that from no modality, with the same fill, paired.
         tells: whether any fill, or the subject's scores, read more than chance out of it.
@@ -173,7 +173,7 @@ class Diagnosis:
         return cls(**values)
 
     def __str__(self) -> str:
-        from equimodal.diagnostics.page import page  # which takes a diagnosis
+        from equimodal.diagnostics.advice.page import page  # which takes a diagnosis
 
         return page(self)
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.diagnostics.fills import FILLS
+from equimodal.diagnostics.contributions.fills import FILLS
+from equimodal.diagnostics.contributions.reading import Metric, correct
+from equimodal.diagnostics.contributions.subsets import Subsets, subsets
 from equimodal.diagnostics.interval import RESAMPLES, Interval, interval
-from equimodal.diagnostics.reading import Metric, correct
 from equimodal.diagnostics.subject import Subject
-from equimodal.diagnostics.subsets import Subsets, subsets
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from equimodal.diagnostics.diagnosis import Diagnosis
+from equimodal.diagnostics.advice.diagnosis import Diagnosis
+from equimodal.diagnostics.advice.verdicts import Advice
 from equimodal.diagnostics.interval import Interval
-from equimodal.diagnostics.verdicts import Advice
 
 WIDTH = 78
 NAME = 38  # columns before a number

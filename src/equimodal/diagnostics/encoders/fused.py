@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equimodal.diagnostics.contributions.reading import Metric, correct
+from equimodal.diagnostics.encoders.logistic import STRENGTHS, choose_logistic
+from equimodal.diagnostics.encoders.probes import Pool, collected
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
-from equimodal.diagnostics.logistic import STRENGTHS, choose_logistic
-from equimodal.diagnostics.probes import Pool, collected
-from equimodal.diagnostics.reading import Metric, correct
 from equimodal.diagnostics.subject import Subject
 from equimodal.readout import feature_vectors
 

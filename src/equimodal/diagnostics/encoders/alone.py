@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.balancer import Balancer
+from equimodal.diagnostics.contributions.reading import Metric, correct, rate
+from equimodal.diagnostics.encoders.reinitialise import reinitialise
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
 from equimodal.diagnostics.randomness import restored
-from equimodal.diagnostics.reading import Metric, correct, rate
-from equimodal.diagnostics.reinitialise import reinitialise
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.traceless import refuse_iterator
 from equimodal.epochs.passes import observed

@@ -1,0 +1,1 @@
+"""From numbers to a diagnosis, and from that to advice."""

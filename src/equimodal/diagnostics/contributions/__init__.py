@@ -1,0 +1,1 @@
+"""What the model makes of each modality: with some of them left out, noisy or exchanged."""

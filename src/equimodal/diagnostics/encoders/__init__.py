@@ -1,0 +1,1 @@
+"""What each encoder knows, could know by itself, and costs."""

@@ -1,0 +1,1 @@
+"""What the model answers from all modalities and from each alone: agreement, chance, confidence."""

@@ -1,0 +1,1 @@
+"""What happens during training: curves, and whether gradients agree."""
