@@ -44,6 +44,18 @@ def comparison(folder: Path, **changes: Any) -> Comparison:
     return Comparison(**(given | changes))
 
 
+def test_other_encoders_are_another_comparison(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"name": "watch", "modalities": None, "seeds": [0]}
+    given |= {"entries": ENTRIES[:1], "settings": replace(QUICK, epochs=1)}
+    plain = comparison(tmp_path, **given, encoder="plain")
+    assert not plain.run(workers=1)
+    (path,) = tmp_path.glob("runs/*/run.json")
+    held = json.loads(path.read_text())["model"]
+    assert held["gyroscope"] == "CNN1d without normalisation"
+    with pytest.raises(eq.SetupError, match="encoder plain, this one has small"):
+        comparison(tmp_path, **given)
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     """Start the command in a process group of its own, as a shell does."""
     return subprocess.Popen(

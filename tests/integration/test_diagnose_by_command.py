@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -114,6 +115,26 @@ def test_it_is_the_model_of_the_best_epoch(watch: Path, tmp_path: Path) -> None:
         assert found.advice.verdict == "cannot tell"
 
 
+def test_the_lips_are_named_on_spoken_letters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(os.environ.get("EQUIMODAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    words, run = folder / "grid_words.npz", tmp_path / "run"
+    if not words.exists():
+        pytest.skip(f"{words} is not here: set EQUIMODAL_DATA to the folder that holds it")
+    command = ["train", str(words), "--filter", "slot=3", "--groups", "utt", "--method", "joint"]
+    command += ["--encoder", "plain", "--epochs", "30", "--lr", "0.1", "--out", str(run)]
+    assert main(command) == 0
+    assert main(["diagnose", str(run), "--no-alone", "--out", str(run)]) == 0
+    found = json.loads((run / "diagnosis.json").read_text())
+    assert found["advice"]["ignored"] == ["video"]
+    lips, sound = found["read"]["video"]["accuracy"], found["read"]["audio"]["accuracy"]
+    assert lips["low"] < 2 * found["chance"] < sound["low"]
+    assert not found["read"]["video"]["tells"]
+    shapley = found["shapley"]["mean"]
+    assert shapley["video"]["high"] < 0.1 < 0.3 < shapley["audio"]["low"]
+
+
 def npz(path: Path, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     arrays: dict[str, Any] = {}
@@ -158,12 +179,12 @@ def test_the_command_that_is_advised_describes_the_same_data(tmp_path: Path) -> 
     file = npz(tmp_path / "four.npz")
     source = data.Source(str(file), options)
     splits = data.load(file)
-    command = comparing(source, splits, Settings(epochs=3, lr=0.2, seed=4).suited("four"))
+    command = comparing(source, splits, Settings(epochs=3, lr=0.2, seed=4).suited("four"), "plain")
     assert command.startswith(f"equimodal compare {file} ")
-    assert command.endswith(" --epochs=3 --lr=0.2 --seeds=5")
+    assert command.endswith(" --encoder=plain --epochs=3 --lr=0.2 --seeds=5")
     parser = Parser("compare", "")
     add_data(parser)
-    words = [w for w in shlex.split(command)[2:] if not w.startswith(("--ep", "--lr", "--seeds"))]
+    words = [w for w in shlex.split(command)[2:] if not w.startswith(("--e", "--lr", "--seeds"))]
     again = source_of(parser.read(words))
     assert again.name == str(file)
     assert dict(again.options) == options

@@ -116,7 +116,7 @@ def test_embedded_data_takes_no_options_of_files(capsys: pytest.CaptureFixture[s
 def test_the_help_says_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "or the path of a .npz or .parquet file" in " ".join(shown.split())
+    assert "the path of a .npz or .parquet file or of a folder" in " ".join(shown.split())
     for option in ("--filter", "--groups", "--validation", "--channels", "--target"):
         assert option in shown
     assert max(map(len, shown.splitlines())) <= 80

@@ -20,7 +20,7 @@ from equimodal.compare.runs import ALPHAS
 from equimodal.compare.tables import for_terminal
 from equimodal.errors import SetupError, unknown
 from equimodal.extras import require
-from equimodal.training import Settings
+from equimodal.training import Encoder, Settings
 
 require("train", "rich")
 
@@ -55,6 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         help="all that can run here by default, or some, as [mla, pmr] [those above]",
     )
     parser.add("--rows", type=list[str], default=None, help="some rows, as [joint, ogm] [all]")
+    parser.add("--encoder", type=Encoder, default="small", help="what encodes a modality")
     parser.add("--workers", type=int, default=None, help="processes [one per core]")
     parser.add_settings(Settings, "training", "what suits the data", skip={"seed"})
     options = parser.read(arguments)
@@ -70,13 +71,14 @@ def run(arguments: Sequence[str]) -> int:
     left_out: dict[str, str] = {}
     if options.methods is not None:
         named = None if options.methods == "all" else options.methods
-        entries, left_out = rows_of(named, splits, options.alphas, settings)
+        entries, left_out = rows_of(named, splits, options.alphas, settings, options.encoder)
     comparison = Comparison(
         source,
         _chosen(entries, options.rows),
         folder,
         range(options.seeds),
         settings,
+        encoder=options.encoder,
     )
     return _compare(comparison, options.workers, left_out)
 

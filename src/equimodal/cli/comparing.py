@@ -8,16 +8,19 @@ from dataclasses import asdict
 from typing import Any
 
 from equimodal import data
-from equimodal.training import Settings
+from equimodal.training import Encoder, Settings
 
 
-def comparing(source: data.Source, splits: data.Splits[Any], settings: Settings) -> str:
+def comparing(
+    source: data.Source, splits: data.Splits[Any], settings: Settings, encoder: Encoder
+) -> str:
     """Return the command, to which ``--methods`` may be added.
 
     Args:
         source: of the data.
         splits: what it holds.
         settings: of the run; what suits the data anyway is left out, and so is the seed.
+        encoder: of the run.
     """
     usual = asdict(Settings(optimizer=settings.optimizer).suited(splits.card.name))
     changed = [
@@ -25,7 +28,8 @@ def comparing(source: data.Source, splits: data.Splits[Any], settings: Settings)
         for name, value in asdict(settings).items()
         if name != "seed" and (value != usual[name] or (name == "optimizer" and value != "sgd"))
     ]
-    spelt = [source.name, *_options(source), *changed, "--seeds=5"]
+    other = [] if encoder == "small" else [f"--encoder={encoder}"]
+    spelt = [source.name, *_options(source), *other, *changed, "--seeds=5"]
     return shlex.join(["equimodal", "compare", *spelt])
 
 

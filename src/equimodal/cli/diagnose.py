@@ -117,7 +117,7 @@ def _of_run(options: Any, say: Any) -> Diagnosis:
             data=splits.card.name,
             split=options.split,
             curves=examined.curves(),
-            compare=comparing(examined.noted, splits, examined.settings),
+            compare=comparing(examined.noted, splits, examined.settings, examined.parts[1]),
             notes=notes,
             say=say,
         )

@@ -21,7 +21,7 @@ from equimodal.extras import require
 from equimodal.method import Method
 from equimodal.methods import available
 from equimodal.nn import Multimodal
-from equimodal.training import Settings, model_for
+from equimodal.training import Encoder, Fusion, Settings, model_for
 from equimodal.training.claim import Claim
 from equimodal.training.models import ENCODERS, HEADS, describe
 from equimodal.training.result import Result
@@ -107,8 +107,9 @@ class Examined:
         """How it was trained."""
         return Settings(**self.about["settings"])
 
-    def fresh(self) -> Multimodal:
-        """Return the model as it was before training."""
+    @cached_property
+    def parts(self) -> tuple[Fusion, Encoder]:
+        """Which head and which encoders the model has, by their names in the command."""
         for fusion, head in HEADS.items():
             for encoder in ENCODERS:
                 if head.__name__ != self.about["model"]["head"]:
@@ -118,11 +119,16 @@ class Examined:
                 except SetupError:  # no such encoder for these inputs
                     continue
                 if describe(model) == self.about["model"]:
-                    return model
+                    return fusion, encoder
         raise SetupError(
             f"{self.folder}: the run has a model of its own, made in Python: write a function that "
             "returns it, see `equimodal diagnose --help`"
         )
+
+    def fresh(self) -> Multimodal:
+        """Return the model as it was before training."""
+        fusion, encoder = self.parts
+        return model_for(self.splits, fusion, self.settings.seed, encoder)
 
     def model(self) -> Multimodal:
         """Return the model of the best epoch."""

@@ -13,7 +13,7 @@ from equimodal.epochs.passes import last_is_target
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.method import Method
 from equimodal.methods.registry import available, find
-from equimodal.training import Settings, model_for
+from equimodal.training import Encoder, Settings, model_for
 
 TRIED = 8  # samples of the step that every method is tried on
 
@@ -23,6 +23,7 @@ def rows_of(
     splits: Splits[Samples],
     alphas: Sequence[float] = ALPHAS,
     settings: Settings | None = None,
+    encoder: Encoder = "small",
 ) -> tuple[list[Entry], dict[str, str]]:
     """Return a row for every method that can run, with the settings it has by default.
 
@@ -34,6 +35,7 @@ def rows_of(
         splits: the data.
         alphas: to choose from for OGM and OGM-GE.
         settings: how to train.
+        encoder: what encodes a modality.
 
     Returns:
         The rows, and for each method that cannot run what it lacks; none of the latter if the
@@ -50,7 +52,7 @@ def rows_of(
     kinds = {name: find(name) for name in wanted}
     lacking = {}
     for name, kind in kinds.items():
-        if name not in usual and (reason := _lacking(kind, splits, settings)):
+        if name not in usual and (reason := _lacking(kind, splits, settings, encoder)):
             if methods is not None:
                 raise SetupError(f"{name} cannot be compared here: {reason}")
             lacking[name] = reason
@@ -59,7 +61,9 @@ def rows_of(
     return [*found, *(Entry(name, name) for name in others if name not in lacking)], lacking
 
 
-def _lacking(kind: type[Method], splits: Splits[Samples], settings: Settings) -> str | None:
+def _lacking(
+    kind: type[Method], splits: Splits[Samples], settings: Settings, encoder: Encoder
+) -> str | None:
     """Return why a method cannot run as it is, or None: it is tried on one step."""
     required = [
         parameter.name
@@ -74,7 +78,7 @@ def _lacking(kind: type[Method], splits: Splits[Samples], settings: Settings) ->
         return "cannot accumulate gradients over micro-batches"
     if settings.precision != "32" and not can.autocast:
         return "does not work in mixed precision"
-    model = model_for(splits)
+    model = model_for(splits, encoder=encoder)
     loader, transform = splits.train.loader(TRIED), splits.train.transform
     try:
         balancer = Balancer(

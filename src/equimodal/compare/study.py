@@ -19,7 +19,7 @@ from equimodal.compare.worker import Task
 from equimodal.errors import SetupError
 from equimodal.files import write_whole
 from equimodal.report import save
-from equimodal.training import Settings
+from equimodal.training import Encoder, Settings
 from equimodal.training.claim import Claim
 from equimodal.training.fit import versions
 
@@ -56,6 +56,7 @@ class Comparison:
         seeds: the same for every row, so that differences are paired.
         settings: how to train; the seed in it plays no part.
         modalities: some of the data set's, or None for all.
+        encoder: what encodes a modality, see `equimodal.training.model_for`.
 
     Raises:
         SetupError: there is nothing to compare, or something twice; or the folder holds a
@@ -70,6 +71,7 @@ class Comparison:
         seeds: Sequence[int],
         settings: Settings | None = None,
         modalities: Sequence[str] | None = None,
+        encoder: Encoder = "small",
     ) -> None:
         self.entries = list(entries)
         self.seeds = list(seeds)
@@ -87,6 +89,7 @@ class Comparison:
                 f"modalities: expected two or more, found {', '.join(self.splits.modalities)} alone"
             )
         self.folder = folder
+        self.encoder = encoder
         self.settings = replace((settings or Settings()).suited(self.splits.card.name), seed=0)
         self.runs = planned(self.entries, self.seeds)
         self.claim = Claim(
@@ -97,6 +100,7 @@ class Comparison:
                 "modalities": list(self.modalities),
                 "fingerprint": self.splits.fingerprint,
                 **_layout(self.source),
+                "encoder": encoder,
                 "settings": asdict(self.settings),
                 "versions": versions(),
             },
@@ -148,6 +152,7 @@ class Comparison:
             self.folder / "runs",
             database,
             frozenset(run.name for run in todo),
+            self.encoder,
             # From what was asked for, not from what is left: a resumed comparison shall do the
             # same arithmetic as an uninterrupted one.
             max(1, cores // (workers or cores)),

@@ -19,7 +19,7 @@ import torch
 from equimodal import data
 from equimodal.compare.queue import BEAT, RunQueue
 from equimodal.compare.runs import Run
-from equimodal.training import Settings, fit
+from equimodal.training import Encoder, Settings, fit, model_for
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Task:
         folder: where results go, one folder per run.
         database: of the queue.
         names: of the runs to take.
+        encoder: what encodes a modality.
         threads: that one run may use.
     """
 
@@ -42,6 +43,7 @@ class Task:
     folder: Path
     database: str
     names: frozenset[str]
+    encoder: Encoder
     threads: int
 
 
@@ -134,6 +136,7 @@ def execute(run: Run, splits: data.Splits, task: Task, callbacks: list[L.Callbac
         splits,
         run.make(),
         replace(task.settings, seed=run.seed),
+        model_for(splits, seed=run.seed, encoder=task.encoder),
         out=folder,
         resume=True,
         tensorboard=False,

@@ -15,7 +15,7 @@ from equimodal.errors import SetupError
 from equimodal.methods.registry import available
 from equimodal.report.plan import entries_of
 from equimodal.report.results import Results
-from equimodal.training.models import HEADS
+from equimodal.training.models import HEADS, PLAIN
 from equimodal.training.settings import Settings
 
 FROM_PYTHON = "It was made from Python, with settings that the command does not have."
@@ -80,6 +80,9 @@ def _compare(results: Results) -> list[str] | None:
     ):
         return None
     parts = [f"--seeds={len(seeds)}"]
+    encoder = results.about.get("encoder")
+    if encoder not in (None, "small"):
+        parts.append(f"--encoder={encoder}")
     if alphas:
         parts.append(f"--alphas=[{', '.join(f'{alpha}' for alpha in alphas)}]")
     offered = job
@@ -102,8 +105,11 @@ def _train(results: Results) -> list[str] | None:
     held = model if isinstance(model, Mapping) else {}
     fusion = next((name for name, kind in HEADS.items() if kind.__name__ == held.get("head")), None)
     parts = [] if fusion in (None, "concat") else [f"--fusion={fusion}"]
-    if "ResNet18" in [held.get(name) for name in results.modalities]:
+    encoders = [str(held.get(name)) for name in results.modalities]
+    if "ResNet18" in encoders:
         parts.append("--encoder=resnet18")
+    elif any(PLAIN in each for each in encoders):
+        parts.append("--encoder=plain")
     return [*method, *parts]
 
 

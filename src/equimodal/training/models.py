@@ -20,6 +20,7 @@ HEADS: dict[Fusion, type[nn.FusionHead]] = {
     "gated": nn.Gated,
 }
 FEATURES = 64
+PLAIN = "without normalisation"
 
 
 def model_for(
@@ -31,8 +32,9 @@ def model_for(
         splits: the data.
         fusion: how the features are fused.
         seed: of the initial values; the global random state is left alone.
-        encoder: "small": an MLP for vectors, a small CNN for signals, images and clips;
-            "resnet18": that of OGM-GE for spectrograms, images and clips.
+        encoder: "small": an MLP for vectors, a small CNN for signals, images and clips; "plain":
+            the same without normalisation, which lets weak inputs starve; "resnet18": that of
+            OGM-GE for spectrograms, images and clips.
 
     Raises:
         SetupError: there is no such encoder for a modality.
@@ -51,15 +53,28 @@ def describe(model: nn.Multimodal) -> dict[str, Any]:
     """Return the classes of a model's parts and how many parameters it has, as JSON values."""
     return {
         "head": type(model.head).__name__,
-        **{name: type(encoder).__name__ for name, encoder in model.encoders.items()},
+        **{name: _spelt(encoder) for name, encoder in model.encoders.items()},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
 
-def _small(name: str, shape: tuple[int, ...]) -> Any:
+def _spelt(encoder: torch.nn.Module) -> str:
+    name = type(encoder).__name__
+    if not isinstance(encoder, nn.CNN1d | nn.CNN2d | nn.CNN3d):
+        return name
+    normalised = any("Norm" in type(module).__name__ for module in encoder.modules())
+    return name if normalised else f"{name} {PLAIN}"
+
+
+def _small(name: str, shape: tuple[int, ...], norm: Literal["batch", "none"] = "batch") -> Any:
     if len(shape) == 1:
         return nn.MLP(shape[0], hidden=(128,), features=FEATURES)
-    return {2: nn.CNN1d, 3: nn.CNN2d, 4: nn.CNN3d}[len(shape)](shape[0], FEATURES)
+    kind = {2: nn.CNN1d, 3: nn.CNN2d, 4: nn.CNN3d}[len(shape)]
+    return kind(shape[0], FEATURES, norm=norm)
+
+
+def _plain(name: str, shape: tuple[int, ...]) -> Any:
+    return _small(name, shape, "none")
 
 
 def _resnet18(name: str, shape: tuple[int, ...]) -> nn.ResNet18:
@@ -71,8 +86,9 @@ def _resnet18(name: str, shape: tuple[int, ...]) -> nn.ResNet18:
     return nn.ResNet18(shape[0])
 
 
-Encoder = Literal["small", "resnet18"]
+Encoder = Literal["small", "plain", "resnet18"]
 ENCODERS: dict[Encoder, Callable[[str, tuple[int, ...]], Any]] = {
     "small": _small,
+    "plain": _plain,
     "resnet18": _resnet18,
 }
