@@ -10,29 +10,15 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put interruptions off for a moment; processes that are started ignore them for good.
-
-    One that comes meanwhile is heard at the end: starting processes can take seconds.
-    """
+    """Ignore interruptions for a moment; processes that are started ignore them for good."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came = False
-
-    def note(number: int, frame: object) -> None:
-        nonlocal came
-        came = True
-
-    heard = signal.signal(signal.SIGINT, note)
-    # Who is started inherits that it is blocked, as it would not inherit a handler.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.signal(signal.SIGINT, heard)
-    if came and callable(heard):
-        heard(signal.SIGINT, None)
 
 
 def ending(code: int) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -93,13 +94,19 @@ class Workers:
 
     def _start(self) -> None:
         ours, theirs = self.context.Pipe()
-        # Workers take over that interruptions are not for them, from their very first line.
-        with uninterrupted():
-            process = self.context.Process(
-                target=work, args=(self.task, theirs, self.lock), daemon=True
-            )
+        process = self.context.Process(
+            target=work, args=(self.task, theirs, self.lock), daemon=True
+        )
+        # Workers take over that interruptions are not for them, from their very first line. The
+        # process that forks them takes seconds to begin: this one must hear them meanwhile.
+        if self.context.get_start_method() == "forkserver":
+            with uninterrupted():
+                forkserver.ensure_running()
             process.start()
-            self.processes[ours] = process
+        else:
+            with uninterrupted():
+                process.start()
+        self.processes[ours] = process
         theirs.close()  # the pipe ends when the worker does
 
     def _heard(self, pipe: Connection, told: Told) -> Iterator[Step]:
