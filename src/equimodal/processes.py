@@ -1,11 +1,14 @@
-"""Starting processes that an interruption is not for, and saying how one has ended."""
+"""Processes: starting ones that an interruption is not for, ending them, saying how they ended."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
+
+PATIENCE = 10.0  # seconds that a process has to end what it is at
 
 
 @contextlib.contextmanager
@@ -19,6 +22,18 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, heard)
+
+
+def end(processes: Iterable[BaseProcess]) -> None:
+    """Ask processes to end, and end those that do not."""
+    living = list(processes)
+    for process in living:
+        process.terminate()
+    for process in living:
+        process.join(PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def ending(code: int) -> str:

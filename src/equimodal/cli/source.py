@@ -8,6 +8,7 @@ from typing import Any
 
 from equimodal import data
 from equimodal.cli.parser import Parser
+from equimodal.data.batches.prepared import prepared
 from equimodal.errors import SetupError
 
 FILTER = "COLUMN=VALUE, or COLUMN=A|B,OTHER=C"
@@ -81,7 +82,7 @@ def source_of(options: Any) -> data.Source:
     if not options.data.is_dir():
         raise SetupError(f"--data: {options.data}: expected a prepared folder, found none")
     source = data.Source(str(options.data), given)
-    held = source.load().card.name
+    held = prepared(str(options.data)).name
     if held != options.dataset:
         raise SetupError(f"--data: {options.data} holds {held}, not {options.dataset}")
     return source

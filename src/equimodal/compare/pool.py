@@ -11,9 +11,7 @@ from types import TracebackType
 
 from equimodal.compare.queue import RunQueue
 from equimodal.compare.worker import Message, Task, work
-from equimodal.processes import ending, uninterrupted
-
-PATIENCE = 10.0  # seconds that a worker has to end the batch it is at
+from equimodal.processes import end, ending, uninterrupted
 
 
 class Pool:
@@ -85,13 +83,7 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         with uninterrupted():
-            for process in self.workers.values():
-                process.terminate()
-            for process in self.workers.values():
-                process.join(PATIENCE)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
+            end(self.workers.values())
             for run in self.busy.values():
                 self.queue.failed(run.value)
             for pipe in self.workers:

@@ -19,11 +19,10 @@ from equimodal.data.preparing.plan import Shard
 from equimodal.data.preparing.record import Record
 from equimodal.data.preparing.shard import Task
 from equimodal.data.preparing.worker import Job, Told, work
-from equimodal.processes import ending, uninterrupted
+from equimodal.processes import end, ending, uninterrupted
 
 TRIES = 2  # crashes at one clip after which it is left out
 DEATHS = 3  # in a row, not at a clip, after which something else must be wrong
-PATIENCE = 10.0  # seconds that a worker has to end
 
 
 @dataclass(frozen=True)
@@ -165,13 +164,8 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         with uninterrupted():
-            for process in self.processes.values():
-                process.terminate()
-            for pipe, process in self.processes.items():
-                process.join(PATIENCE)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
+            end(self.processes.values())
+            for pipe in self.processes:
                 pipe.close()
             self.processes.clear()
 
