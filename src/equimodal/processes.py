@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
 PATIENCE = 10.0  # seconds that a process has to end what it is at
@@ -13,15 +15,25 @@ PATIENCE = 10.0  # seconds that a process has to end what it is at
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore interruptions for a moment; processes that are started ignore them for good."""
-    if threading.current_thread() is not threading.main_thread():
+    """Put interruptions off for a moment; processes that are started never hear any.
+
+    One that comes meanwhile is heard at the end, not lost. In threads other than the main one,
+    which is the one that hears interruptions, only what is started is kept from them.
+    """
+    resource_tracker.ensure_running()  # when it starts it unblocks what is blocked below
+    came: list[int] = []
+    with contextlib.ExitStack() as put_back:
+        if threading.current_thread() is threading.main_thread():
+            heard = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+            put_back.callback(signal.signal, signal.SIGINT, heard)
+        if sys.platform != "win32":
+            # Processes inherit what is blocked, but not a handler. A thread of a library that
+            # does not block it may still take the signal: hence the handler.
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            put_back.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         yield
-        return
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, heard)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def end(processes: Iterable[BaseProcess]) -> None:

@@ -97,7 +97,7 @@ class Workers:
             target=work, args=(self.task, theirs, self.lock), daemon=True
         )
         # Workers take over that interruptions are not for them, from their very first line. The
-        # process that forks them takes seconds to begin: this one must hear them meanwhile.
+        # process that forks them takes seconds to begin, and this one must answer meanwhile.
         if self.context.get_start_method() == "forkserver":
             with uninterrupted():
                 forkserver.ensure_running()
