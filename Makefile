@@ -39,6 +39,7 @@ clean:
 # What is installed is noted by a file in the environment, and made anew when the needs change.
 
 $(VENV)/torch:
+	@echo "installing PyTorch, which is large: this can take minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
 	touch $@

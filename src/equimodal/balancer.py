@@ -30,6 +30,12 @@ from equimodal.evidence import EvidenceSum
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
 from equimodal.readout import move
+from equimodal.refusals import (
+    refuse_accumulation,
+    refuse_incapable,
+    refuse_unfit,
+    refuse_ungated,
+)
 from equimodal.scores import scores_from
 from equimodal.state import restore, save
 from equimodal.step import Shapes, Step
@@ -46,6 +52,7 @@ from equimodal.update.optimizers import (
     weakly,
 )
 from equimodal.update.own import Factory, OwnOptimizer, like
+from equimodal.update.scaling import refuse_untold, unscale
 from equimodal.update.separation import Separation
 from equimodal.update.tracking import Tracker
 
@@ -78,8 +85,9 @@ class Balancer:
             are read per sample.
         scores: how well each modality does alone: "auto" for the exact split of a linear head, else
             ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
-        forward: (model, batch) to (logits, target), for methods that run the model themselves. By
-            default a batch is a tuple of the model's inputs with the target last.
+        forward: (model, batch) to (logits, target), for methods that run the model themselves; to
+            (logits, target, present) where samples lack modalities, as `loss` takes it. By default
+            a batch is a tuple of the model's inputs with the target last.
         train_loader: for methods that pass over the training data.
         val_loader: held-out data for methods that need it; never the test set.
         own_optimizer: makes the optimizer of modules that belong to methods, from their parameters.
@@ -137,7 +145,7 @@ class Balancer:
         self.methods = Composition(methods, self.names, seed, frozenset(supplied))
         if train_loader is not None and self.methods.needs("sample identities"):
             refuse_stream(train_loader)
-        self.methods.refuse_incapable(ranks.world_size(self.process_group), sharding is not None)
+        refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)
         source = NoiseSource(seed)
         self.modulation = Modulation(self.methods.methods, modalities, source, sharding)
         combining = self.methods.owner("combine")
@@ -204,8 +212,14 @@ class Balancer:
         indices, kept = (None, {}) if self.batch is None else self.batch
         step = self.attached.step(logits, target, narrowed(present, kept), indices, self.epoch)
         step.process_group = self.process_group
+        if step.autocast or step.compiled:
+            refuse_unfit(self.methods, mixed=step.autocast, compiled=step.compiled)
         if step.gates is None and self.attached.recorder.boundary.training:
-            self._refuse_ungated()
+            drops = ("gate", "order") if self.batch is not None and self.batch[1] else ("gate",)
+            refuse_ungated(self._acting(), drops)
+        # What the order of an epoch leaves out alone always keeps one modality that is there.
+        gated = bool(present) or self.methods.any("gate")
+        step.thinned = gated and bool(step.present and step.gates)
         if self.shapes is None:
             self.make_modules(step.shapes)
         terms = self.methods.terms(step)
@@ -239,7 +253,11 @@ class Balancer:
                 "with gradients enabled: write loss = balancer.loss(logits, target). Of compiled "
                 "losses only the latest is known: backpropagate each before the next"
             )
-        self._refuse_accumulation(len(records))
+        if self._modulated is not None:
+            self.notices.refuse_replaced()
+            self.modulation.refuse_unstepped()
+        if self.evidence.micro_batches + len(records) > 1:
+            refuse_accumulation(self._acting())
         self.own.before_backward()
         if self.separation is not None:
             terms = [record.terms for record in records]
@@ -267,10 +285,9 @@ class Balancer:
                 "balancer.modulate: nothing was backpropagated since the last step: call "
                 "balancer.backward(loss) before it, and modulate once per optimizer step"
             )
-        if self._modulated is not None:
-            self.notices.refuse_replaced()
         if scaler is not None:
-            self._unscale(scaler)
+            refuse_unfit(self.methods, mixed=scaler.is_enabled())
+            unscale(scaler, self.optimizers)
         if not self._agreed:
             device = next(self.attached.bare_model.parameters()).device
             self._agreed = ranks.agreed(self.seed, device, self.process_group)
@@ -284,17 +301,18 @@ class Balancer:
         if scored:
             self.tracker.judged(evidence[""], coefficients)
             self.notices.unsound(evidence[""].log_scores)
+        self.notices.untouched(self.modulation.unreached(), evidence[""])
         self.modulation.on_gradients(coefficients, self._active(), self.steps)
         self.methods.adjust(self.attached.modalities, evidence, self.epoch)
         for parameter in self.methods.frozen(self.attached.modalities, self.epoch):
             parameter.grad = None
         self.own.prepare(scaler, self.process_group)
-        self._modulated = Modulated(coefficients, self.steps, set())
+        self._modulated = Modulated(coefficients, self.steps, set(), scaler is not None)
         self._modulations += 1
 
     def end_epoch(self) -> None:
         """End an epoch: methods that evaluate, train copies or rewrite parameters do so now."""
-        for _, method in self.methods.active(self.epoch):
+        for method in self._acting():
             if method.overrides("end_epoch"):
                 method.end_epoch(Run(self))
         self.epoch += 1
@@ -424,6 +442,9 @@ class Balancer:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._modulations = 0
+        hidden = self.own.optimizer is not None or self.separation is not None  # gradients
+        if hidden and self._modulated is not None and not self._modulated.told:
+            refuse_untold()
         if self.modulation.in_update_space:
             self.modulation.before_update(held(optimizer), self._active())
         if self.tracker.due(self.steps if self._modulated is None else self._modulated.step):
@@ -432,7 +453,9 @@ class Balancer:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         given = (*args[1:], kwargs.get("closure"))  # torch puts the optimizer itself before them
         closure = any(each is not None for each in given)
-        if self.evidence.micro_batches:
+        bypassed = self._modulated is None and self.handout.waiting
+        self.handout.waiting = False
+        if self.evidence.micro_batches or bypassed:
             self.evidence = EvidenceSum()
             if self.separation is not None:
                 self.separation.forget()
@@ -462,38 +485,11 @@ class Balancer:
     def _active(self) -> set[int]:
         return {index for index, _ in self.methods.active(self.epoch)}
 
+    def _acting(self) -> list[Method]:
+        return [method for _, method in self.methods.active(self.epoch)]
+
     def _observe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         def run() -> tuple[Any, None]:
             return self.attached.model(*args, **kwargs), None
 
         return self.attached.observe(run, epoch=self.epoch)
-
-    def _unscale(self, scaler: torch.amp.GradScaler) -> None:
-        for optimizer in self.optimizers:
-            try:
-                scaler.unscale_(optimizer)
-            except RuntimeError as error:
-                if "already been called" not in str(error):
-                    raise
-
-    def _refuse_ungated(self) -> None:
-        """Refuse a forward in which the features were to be dropped or scaled, but were not."""
-        drops = ("gate", "order") if self.batch is not None and self.batch[1] else ("gate",)
-        acting = [method for _, method in self.methods.active(self.epoch)]
-        gating = [method for method in acting if any(map(method.overrides, drops))]
-        if gating:
-            who = " and ".join(type(method).__name__ for method in gating)
-            raise MatchError(
-                f"{who} drops or scales features before the head, and could not in this forward: "
-                "it needs a head, eq.Balancer(..., head=...), that is not compiled"
-            )
-
-    def _refuse_accumulation(self, losses: int) -> None:
-        if self.evidence.micro_batches + losses == 1:
-            return
-        for _, method in self.methods.active(self.epoch):
-            if method.capabilities.accumulation == "refused":
-                raise StepError(
-                    f"{type(method).__name__} cannot accumulate gradients over micro-batches: call "
-                    "balancer.modulate() and optimizer.step() after every balancer.backward(loss)"
-                )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,19 +11,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equimodal import ranks
-from equimodal.errors import MatchError, SetupError
+from equimodal.errors import MatchError
 from equimodal.evidence import Evidence, Measured
 from equimodal.method import REST, Method, Need, Order
 from equimodal.modalities import Modalities
 from equimodal.readout import move
+from equimodal.refusals import refuse_conflicts, refuse_others, refuse_unmet
 from equimodal.step import Shapes, Step
 from equimodal.update.own import OwnOptimizer
 from equimodal.update.substeps import SubSteps
-
-SUPPLIED_BY: dict[Need, str] = {
-    "training data": "train_loader=train_loader",
-    "held-out data": "val_loader=val_loader (held out from training, never the test set)",
-}
 
 
 class Composition:
@@ -50,17 +45,12 @@ class Composition:
         supplied: frozenset[Need],
     ) -> None:
         given: list[Any] = list(methods) if isinstance(methods, tuple | list) else [methods]
-        for method in given:
-            if not isinstance(method, Method):
-                hint = f": write {method.__name__}(...)" if isinstance(method, type) else ""
-                raise SetupError(f"expected a method, found {method!r}{hint}")
-        if not given:
-            raise SetupError("expected a method or a list of methods, found an empty list")
+        refuse_others(given)
         self.methods: list[Method] = sorted(given, key=lambda method: method.name)
         self.names = names
-        self._refuse_conflicts()
+        refuse_conflicts(self.methods, names)
+        refuse_unmet(self.methods, supplied)
         for method in self.methods:
-            self._refuse_unmet(method, supplied)
             method.bind(names, seed)
 
     def __iter__(self) -> Iterator[Method]:
@@ -175,85 +165,6 @@ class Composition:
         """The optimizer has stepped."""
         for _, method in self.active(epoch):
             method.commit()
-
-    def refuse_incapable(self, ranks: int, sharded: bool) -> None:
-        """Refuse methods that do not declare what this run asks of them.
-
-        Args:
-            ranks: how many train together.
-            sharded: whether the model is, by FSDP2.
-
-        Raises:
-            SetupError: one does not.
-        """
-        for method in self.methods:
-            kind = type(method).__name__
-            if ranks > 1 and not method.capabilities.ranks:
-                raise SetupError(
-                    f"{kind} does not work on several ranks, found {ranks}: train in one process"
-                )
-            if sharded and method.overrides("combine"):
-                raise SetupError(
-                    f"{kind} combines the gradients of single loss terms, which are computed "
-                    "beside the reducer of fully_shard, for parameters that are whole only within "
-                    "it: use DistributedDataParallel"
-                )
-            if sharded and not method.capabilities.sharded:
-                raise SetupError(
-                    f"{kind} does not declare that it works with fully sharded parameters "
-                    "(Capabilities(sharded=True)): use DistributedDataParallel"
-                )
-
-    def _refuse_conflicts(self) -> None:
-        names = [method.name for method in self.methods]
-        for name in names:
-            if names.count(name) > 1:
-                raise SetupError(
-                    f"method {name!r} is given {names.count(name)} times: give it once"
-                )
-        for what, owners in {
-            "combine the gradients of the loss terms": self._owning("combine"),
-            "replace the joint loss": [m for m in self.methods if m.replaces_joint],
-            "decide which samples an epoch has": self._owning("order"),
-            "predict by a rule of their own": self._owning("predict"),
-            "read single modalities by a rule of their own": self._owning("predict_unimodal"),
-        }.items():
-            if len(owners) > 1:
-                classes = " and ".join(type(method).__name__ for method in owners)
-                raise SetupError(f"{classes} cannot be combined: each wants to {what}")
-        for first, second in itertools.permutations(self.methods, 2):
-            kinds = type(first).__name__, type(second).__name__
-            if isinstance(first, type(second)):
-                raise SetupError(
-                    f"{kinds[0]} is a {kinds[1]}, and would do the same once more: give one of them"
-                )
-            if first.overrides("predict_unimodal") and "scores" in second.needs:
-                raise SetupError(
-                    f"{kinds[1]} cannot be combined with {kinds[0]}, which does not train the head "
-                    f"that scores are read through: leave out {kinds[1]}"
-                )
-        for method in self.methods:
-            for name in method.modalities or ():
-                if name not in self.names:
-                    raise SetupError(
-                        f"{type(method).__name__}(modalities): no modality {name!r}, "
-                        f"there are {list(self.names)}"
-                    )
-            most = method.capabilities.most
-            if most is not None and len(self.names) > most:
-                raise SetupError(
-                    f"{type(method).__name__} is defined for {most} modalities, "
-                    f"found {len(self.names)}: {list(self.names)}"
-                )
-
-    def _owning(self, hook: str) -> list[Method]:
-        return [method for method in self.methods if method.overrides(hook)]
-
-    def _refuse_unmet(self, method: Method, supplied: frozenset[Need]) -> None:
-        for need in sorted(method.needs & SUPPLIED_BY.keys() - supplied):
-            raise SetupError(
-                f"{type(method).__name__} needs {need}: add {SUPPLIED_BY[need]} to eq.Balancer(...)"
-            )
 
 
 def modules_of(*owners: nn.Module | Composition) -> list[nn.Parameter]:

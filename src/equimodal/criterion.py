@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from equimodal.errors import BalanceWarning, MatchError
+from equimodal.errors import MatchError, SetupError, warn
 from equimodal.functional.precision import at_least_single
 
 Loss = Callable[[Any, Any], Tensor]
@@ -28,9 +27,20 @@ class Criterion:
 
     Args:
         loss: the user's criterion. Its own value is what `total` returns, unchanged.
+
+    Raises:
+        SetupError: it cannot be called with logits and a target.
     """
 
     def __init__(self, loss: Loss) -> None:
+        if isinstance(loss, type) or not callable(loss):
+            found = f"{loss!r}"
+            if isinstance(loss, type):
+                found = f"the class {loss.__name__}: write {loss.__name__}()"
+            raise SetupError(
+                "criterion: expected a function of (logits, target) or a loss module, found "
+                f"{found}"
+            )
         self.loss = loss
         self._unreduced = _without_reduction(loss)
         self._ignored = _ignore_index(loss)
@@ -185,13 +195,11 @@ class _BySample:
             torch.isclose(t, whole, 1e-3, 1e-5, equal_nan=True) for t in (each.mean(), each.sum())
         ]
         if not any(near):
-            warnings.warn(
+            warn(
                 f"the criterion {_name(self.loss)} is {whole:.4g} for a batch, but "
                 f"{each.mean():.4g} as the mean over single samples. If samples see each other in "
                 "it, as in a contrastive loss, scores read from it are wrong: give it an argument "
-                "`reduction` that it understands as torch's losses do",
-                BalanceWarning,
-                stacklevel=2,
+                "`reduction` that it understands as torch's losses do"
             )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from typing import Any
 
 
 class SetupError(ValueError):
@@ -20,6 +23,19 @@ class StepError(RuntimeError):
 
 class BalanceWarning(UserWarning):
     """Training goes on, but not as intended."""
+
+
+def warn(message: str) -> None:
+    """Give a `BalanceWarning` at the line outside of equimodal and torch that led to it."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _room(frame.f_globals) in ("equimodal", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, BalanceWarning, stacklevel=level)
+
+
+def _room(namespace: dict[str, Any]) -> str:
+    name: str = namespace.get("__name__", "")
+    return name.split(".")[0]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ and never touches the user's loop. In order of the step:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -103,6 +103,8 @@ class Method(nn.Module):
         name: how the command and the tables call it.
         source: paper, venue and year.
         needs: what it must be given beyond a step.
+        by_epochs: arguments that depend on how long training is, each from the number of epochs:
+            `equimodal train` and `compare`, which know it, give them.
         capabilities: what it can do.
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
@@ -111,12 +113,14 @@ class Method(nn.Module):
         space: whether they act on gradients, or on the updates that the optimizer makes of them.
         noise: noise added after the coefficients, or None.
         modalities: the modalities it acts on, None for all.
-        window: first and last epoch in which it acts, both included, None for all.
+        window: first and last epoch in which it acts, both included, None for all; a last one of
+            None for good.
     """
 
     name: ClassVar[str] = "method"
     source: ClassVar[str] = ""
     needs: ClassVar[frozenset[Need]] = frozenset()
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {}
     capabilities: ClassVar[Capabilities] = Capabilities()
     replaces_joint: ClassVar[bool] = False
     combines_rest: ClassVar[bool] = False
@@ -126,7 +130,7 @@ class Method(nn.Module):
     space: Space = "gradient"
     noise: Noise | None = None
     modalities: tuple[str, ...] | None = None
-    window: tuple[int, int] | None = None
+    window: tuple[int, int | None] | None = None
 
     def bind(self, names: tuple[str, ...], seed: int) -> None:
         """Learn the modalities; called once, when the balancer is attached."""
@@ -167,7 +171,8 @@ class Method(nn.Module):
 
     def acts(self, epoch: int) -> bool:
         """Whether the method acts in this epoch."""
-        return self.window is None or self.window[0] <= epoch <= self.window[1]
+        first, last = self.window or (0, None)
+        return first <= epoch and (last is None or epoch <= last)
 
     # ------------------------------------------------------------------ in order of the step
 

@@ -28,6 +28,18 @@ def feature_vectors(feature: Tensor) -> Tensor:
     return feature.mean(dim=1) if feature.ndim == 3 else feature.flatten(2).mean(dim=2)
 
 
+def vector_width(shape: tuple[int, ...]) -> int:
+    """Return the width of what `feature_vectors` makes of a feature.
+
+    Args:
+        shape: of one sample, without the batch dimension.
+
+    >>> vector_width((512,)), vector_width((512, 7, 7)), vector_width((16, 768)), vector_width(())
+    (512, 512, 768, 1)
+    """
+    return shape[-1] if len(shape) == 2 else shape[0] if shape else 1
+
+
 class Readouts(nn.Module):
     """One linear layer per modality, from its pooled feature to logits of the model's shape.
 
@@ -54,7 +66,7 @@ class Readouts(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for shape in shapes.features.values():
-                width = shape[-1] if len(shape) == 2 else shape[0] if shape else 1
+                width = vector_width(shape)
                 layer = nn.Linear(width, math.prod(self.shape), self.bias, dtype=shapes.dtype)
                 self.layers.append(layer)
         move(self, shapes.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -102,8 +102,7 @@ class Split(Scores):
         if not self._linear:
             return _shaped(self._given(step), step)
         (linear,) = self._linear
-        widths = [step.features[name].shape[-1] for name in self._order]
-        slices = dict(zip(self._order, torch.split(linear.weight, widths, dim=1), strict=True))
+        slices = weight_slices(linear, self._order, step.features)
         return _shaped(functional.split_linear(step.features, slices, linear.bias), step)
 
     def _given(self, step: Step) -> dict[str, Tensor]:
@@ -245,9 +244,12 @@ class Auto(Scores):
         self.chosen = None
 
     def logits(self, step: Step) -> dict[str, Tensor]:
-        if self.chosen is None:
-            self.chosen = self._choose(step)
-        return self.chosen.logits(step)
+        if self.chosen is not None:
+            return self.chosen.logits(step)
+        chosen = self._choose(step)
+        if step.logits.isfinite().any():  # else there was nothing to tell by
+            self.chosen = chosen
+        return chosen.logits(step)
 
     def _choose(self, step: Step) -> Scores:
         if self.split.finds(step):
@@ -300,15 +302,31 @@ def find_linear(head: nn.Module | None, step: Step) -> tuple[nn.Linear, tuple[st
     tolerance = 1e-4 if step.logits.dtype in (torch.float32, torch.float64) else 3e-2
     for order, layer in itertools.product(orders, layers):
         joined = torch.cat([features[name] for name in order], dim=-1)
+        joined = joined.to(layer.weight.dtype)  # half where the forward ran under autocast
         logits = nn.functional.linear(joined, layer.weight, layer.bias)  # no hook sees it
         if logits.numel() == step.logits.numel() and torch.allclose(
             logits.reshape(step.logits.shape).float(),
             step.logits.float(),
             rtol=tolerance,
             atol=tolerance,
+            equal_nan=True,
         ):
             return layer, order
     return None
+
+
+def weight_slices(
+    linear: nn.Linear, order: Sequence[str], features: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the part of a linear layer's weight that belongs to each modality, shape ``(C, d_m)``.
+
+    Args:
+        linear: as from `find_linear`.
+        order: in which it takes the features side by side, as from there.
+        features: for each modality its feature, shape ``(B, ..., d_m)``.
+    """
+    widths = [features[name].shape[-1] for name in order]
+    return dict(zip(order, torch.split(linear.weight, widths, dim=1), strict=True))
 
 
 def scores_from(given: object) -> Scores:

@@ -86,6 +86,12 @@ def _unpacked(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def restore(balancer: Balancer, state: Mapping[str, Any]) -> None:
     """Restore what `save` returned, after checking that it fits."""
+    if not isinstance(state, Mapping) or "version" not in state:
+        found = list(state)[:5] if isinstance(state, Mapping) else type(state).__name__
+        raise SetupError(
+            "balancer.load_state_dict: expected what balancer.state_dict() returned, found "
+            f"{found}: is it the state of the model or of the whole checkpoint?"
+        )
     if state["version"] > VERSION:
         raise SetupError(
             f"this state has version {state['version']}, and this equimodal reads up to {VERSION}: "

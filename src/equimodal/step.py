@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from equimodal import functional, ranks
 from equimodal.attach.features import Features, Inputs, scaled
 from equimodal.criterion import Criterion
+from equimodal.functional.remaining import anything_left
 from equimodal.once import once
 
 
@@ -53,6 +54,9 @@ class Step:
             by modality; None where the head ran without asking them.
         temperature: of the chosen scores.
         process_group: ranks that train together; torch.distributed's default group by default.
+        thinned: whether gates may have taken all the modalities that a sample has.
+        autocast: whether the head ran under autocast.
+        compiled: whether the head ran in compiled code.
     """
 
     names: tuple[str, ...]
@@ -70,6 +74,9 @@ class Step:
     gates: Mapping[str, Tensor] | None = None
     temperature: float = 1.0
     process_group: dist.ProcessGroup | None = None
+    thinned: bool = False
+    autocast: bool = False
+    compiled: bool = False
 
     @property
     def size(self) -> int:
@@ -90,8 +97,16 @@ class Step:
 
     @once
     def joint(self) -> Tensor:
-        """The user's loss on the logits, shape ``()``, with its graph."""
-        return self.criterion.total(self.logits, self.target)
+        """The user's loss on the logits, shape ``()``, with its graph.
+
+        A sample that lost to the gates all modalities it has does not count.
+        """
+        if not self.thinned:
+            return self.criterion.total(self.logits, self.target)
+        gates = self.gates or {}
+        everyone = torch.ones(self.size, dtype=torch.bool, device=self.logits.device)
+        kept = {name: gates[name] != 0 if name in gates else everyone for name in self.names}
+        return self.criterion.weighted(self.logits, self.target, anything_left(kept, self.present))
 
     @once
     def unimodal(self) -> dict[str, Tensor]:

@@ -9,12 +9,11 @@ import pytest
 import equimodal as eq
 from equimodal import data
 from equimodal.cli import main
+from equimodal.compare import Entry, Run, main_job, rows_of
 from equimodal.compare import candidates as module
-from equimodal.compare import main_job, rows_of
 from equimodal.training import Settings
 
 SPLITS = data.load("mfeat", modalities=("pix", "mor", "fou"))
-NEED_MORE = {"g2d": "needs teachers and gating", "mslr": "needs factors", "umt": "needs teachers"}
 
 
 def test_every_method_has_a_row_or_a_reason() -> None:
@@ -22,9 +21,8 @@ def test_every_method_has_a_row_or_a_reason() -> None:
     job = main_job(SPLITS.modalities, (0.1,))
     assert entries[: len(job)] == job
     assert {entry.method for entry in entries} | set(lacking) == set(eq.methods.available())
-    assert {name: lacking[name] for name in NEED_MORE} == NEED_MORE
     assert "defined for 2 modalities, found 3" in lacking["greedy"]
-    assert set(lacking) == {*NEED_MORE, "greedy"}
+    assert set(lacking) == {"greedy"}
     others = [entry.label for entry in entries[len(job) :]]
     assert others == sorted(others)
 
@@ -32,6 +30,19 @@ def test_every_method_has_a_row_or_a_reason() -> None:
 def test_two_modalities_do_not_make_gates() -> None:
     _, lacking = rows_of(None, data.load("watch"))
     assert "MMTM" in lacking["greedy"]
+
+
+def test_what_has_no_default_follows_from_the_data_and_the_epochs() -> None:
+    entries, _ = rows_of(["g2d", "mslr", "umt"], SPLITS, settings=Settings(epochs=9))
+    *_, g2d, mslr, umt = entries
+    assert g2d == Entry("g2d", "g2d", {"gating": [0, 4]})
+    assert umt == Entry("umt", "umt")
+    assert mslr.choices() == [
+        {"factors": {name: factor}} for name in SPLITS.modalities for factor in (0.1, 0.3)
+    ]
+    names = [Run("mslr", "mslr", options, 0).name for options in mslr.choices()]
+    assert names[1].startswith("mslr-factors.pix-0.3-seed-0-")
+    assert len(set(names)) == 6
 
 
 def test_named_methods_are_held_against_joint() -> None:
@@ -45,7 +56,6 @@ def test_named_methods_are_held_against_joint() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("umt", "umt cannot be compared here: needs teachers"),
         ("greedy", "greedy cannot be compared here: Greedy is defined for 2 modalities"),
         ("pmrr", "unknown method 'pmrr': did you mean 'pmr'?"),
     ],
@@ -61,13 +71,19 @@ def test_how_it_is_trained_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         name = "single"
         capabilities = eq.Capabilities(accumulation="refused", autocast=False)
 
+    class Asks(eq.Method):
+        name = "asks"
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+
     class Breaks(eq.Method):
         name = "breaks"
 
         def objective(self, step: eq.Step) -> dict[str, object]:  # type: ignore[override]
             raise eq.MatchError("no such features")
 
-    known = {**eq.methods.available(), "single": Single, "breaks": Breaks}
+    known = {**eq.methods.available(), "single": Single, "breaks": Breaks, "asks": Asks}
     monkeypatch.setattr(module, "available", lambda: known)
     monkeypatch.setattr(module, "find", known.__getitem__)
 
@@ -78,6 +94,7 @@ def test_how_it_is_trained_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot accumulate" in reasons(Settings(accumulate=2))["single"]
     assert "mixed precision" in reasons(Settings(precision="bf16"))["single"]
     assert reasons(Settings())["breaks"] == "no such features"
+    assert reasons(Settings())["asks"] == "needs width"
 
 
 COMMAND = ["compare", "mfeat", "--modalities=[pix, mor, fou]", "--epochs=1", "--batch-size=400"]
@@ -91,19 +108,17 @@ def test_the_command_says_what_is_left_out(
     shown = capsys.readouterr().out
     assert "sample-valuation" in shown
     left_out = shown.split("Left out, as they do not run here with their defaults:\n")[1]
-    for name, reason in NEED_MORE.items():
-        assert f"  {name:<24}{reason}\n" in left_out
+    assert left_out.startswith(f"  {'greedy':<24}Greedy is defined for 2 modalities, found 3")
     assert max(map(len, left_out.split("\n\n")[0].splitlines())) <= 80
-    assert main([*command, "--methods=[pmr]"]) == 0
-    shown = capsys.readouterr().out
-    assert "pmr" in shown
-    assert "Left out" not in shown
+    # Joint training is done already.
+    assert main([*command, "--methods=[pmr]", "--rows=[joint]"]) == 0
+    assert "Left out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--methods=[umt]", "umt cannot be compared here: needs teachers"),
+        ("--methods=[greedy]", "greedy cannot be compared here: Greedy is defined for 2 modal"),
         ("--methods=[pmr, pmr]", "--methods: expected one or more, none twice, found pmr, pmr"),
         ("--methods=[]", "--methods: expected one or more"),
         ("--methods=[pmrr]", "did you mean 'pmr'?"),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from equimodal.cli import main
 from equimodal.cli.methods import table
+from equimodal.cli.parser import Parser
 from equimodal.methods import available
+from equimodal.methods.supplied import Recipe
 
 THREE = "--modalities=[pix,mor,fou]"
 QUICK = ["--epochs=2", "--batch-size=400"]
@@ -34,7 +39,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "message"),
     [
         ("trian", "unknown command 'trian': did you mean 'train'?"),
-        ("train", "missing: dataset"),
+        ("train", "missing: dataset; --help says what it may be"),
         ("train wach", "unknown data set 'wach': did you mean 'watch'?"),
         ("train mfeat watch", "unrecognized arguments: watch"),
         ("train mfeat --metod ogm", "unknown option '--metod': did you mean '--method'?"),
@@ -114,6 +119,28 @@ def test_a_file_is_no_folder_for_results(
     assert file.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", sorted(available()))
+def test_a_method_by_command_has_its_own_defaults(name: str) -> None:
+    """And not those of the default method, where the two call an option the same."""
+    kind = available()[name]
+    required = {"unimodal": ["--method.modality=pix"], "mslr": ["--method.factors.pix=0.3"]}
+    arguments: dict[str, dict[str, Any]] = {
+        "unimodal": {"modality": "pix"}, "mslr": {"factors": {"pix": 0.3}},
+    }  # fmt: skip
+    parser = Parser("train", "")
+    parser.add_method(available()["ogm-ge"])
+    read = parser.read([f"--method={name}", *required.get(name, [])])
+    assert read is not None
+    if isinstance(read.method, Recipe):
+        expected = inspect.signature(kind).parameters
+        assert read.method.kind is kind
+        assert all(value == expected[n].default for n, value in read.method.options.items())
+        return
+    given = arguments.get(name, {})
+    shown = [re.sub(" at 0x[0-9a-f]+", "", m.extra_repr()) for m in (read.method, kind(**given))]
+    assert shown[0] == shown[1]
+
+
 def test_train_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "run")
     command = ["train", "mfeat", THREE, "--method", "ogm-ge", "--method.alpha", "0.3", *QUICK]
@@ -164,8 +191,8 @@ def test_methods_fit_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     for name, kind in available().items():
-        (line,) = [line for line in lines if line.startswith(f"{name} ")]
-        assert kind.capabilities.accumulation in line
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert kind.capabilities.accumulation.removeprefix("per ") in line
         assert main(["methods", name]) == 0
         card = capsys.readouterr().out
         assert max(len(line) for line in card.splitlines() if "\\" not in line) <= 80
@@ -177,7 +204,7 @@ def test_long_sources_are_wrapped_in_the_table_of_methods() -> None:
     long = type("Long", (available()["ogm"],), {"source": "Somebody and others, a venue, " * 4})
     lines = table({"a-method-with-a-long-name": long}).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[3].startswith(" " * 40)
+    assert lines[4].startswith(" " * 40)
 
 
 def test_a_method_says_all_about_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -289,6 +289,8 @@ def less():
     made = mine.model(); del made["head"], made["loader"]; return made
 def misspelt(): return {**mine.model(), "clases": ("a",)}
 def asks(): return {**mine.model(), "alone": lambda optimizer: None}
+def takes(x, y=1): return mine.model()
+def lost(): return torch.load("nowhere.pt")
 three = 3
 """
 
@@ -317,6 +319,9 @@ def test_an_entry_may_be_a_dataclass_and_train_the_encoders_alone(
         ("every:misspelt", "unknown entry 'clases': did you mean 'classes'?"),
         ("every:asks", "alone: expected a function of some of subject, train_loader, loader"),
         ("every:three", "expected a function, found int"),
+        ("every:takes", "expected a function without arguments, found one of x"),
+        ("every:lost", "every:lost(): [Errno 2] No such file or directory: 'nowhere.pt'"),
+        ("every.py:trains", "found a file before the colon: say every:trains"),
         ("every:four", "module every has no four"),
         ("every:", "module every has no name after the colon"),
         ("nowhere.at.all:model", "no module nowhere.at.all in"),

@@ -89,6 +89,33 @@ def test_the_layout_is_found_and_the_split_is_exact(way: str, kind: type[nn.Modu
     torch.testing.assert_close(again, bias.expand(24, 3))
 
 
+class WithLoss(nn.Module):
+    """An encoder that returns a loss of its own beside its feature, as mixtures of experts do."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature = self.encoder(x)
+        return feature, feature.square().mean()
+
+
+def test_encoders_that_return_a_number_beside_their_feature() -> None:
+    class Taking(Net):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            z = [e(x)[0] for e, x in zip(self.encoders.values(), inputs, strict=True)]
+            return self.head(torch.cat(z, dim=1))
+
+    plain, made = World(), World()
+    made.model.__class__ = Taking
+    for name, encoder in made.encoders.items():
+        made.model.encoders[name] = WithLoss(encoder)
+    for each in (plain, made):
+        train(each.balance(eq.OGM(0.8)), [batch(seed=s) for s in range(3)])
+    assert torch.equal(weights(made.model), weights(plain.model))
+
+
 def test_three_features_side_by_side_in_any_order() -> None:
     class Mixed(Net):
         def forward(self, *inputs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import equimodal as eq
@@ -47,6 +49,16 @@ def test_an_encoder_that_the_optimizer_does_not_train() -> None:
     optimizer = torch.optim.SGD([*model.encoders["audio"].parameters(), *model.head.parameters()])
     with pytest.raises(eq.SetupError, match=r"encoders\['visual'\].*optimizer"):
         eq.Balancer(eq.OGM(), model, model.encoders, model.head, optimizer)
+
+
+def test_a_part_of_an_encoder_that_the_optimizer_does_not_train() -> None:
+    world = World()
+    left_out = world.encoders["visual"][2].bias  # type: ignore[index]
+    kept = [parameter for parameter in world.model.parameters() if parameter is not left_out]
+    world.optimizer = torch.optim.SGD(kept, lr=0.1)
+    found = world.balance(eq.OGM()).check(batch())
+    assert [m.untrained for m in found.modalities] == [0, 8]
+    assert str(found).count("8 in no optimizer") == 1
 
 
 @pytest.mark.parametrize("makes", [torch.optim.SGD, torch.optim.AdamW])
@@ -174,3 +186,198 @@ def test_a_compiled_model_with_encoders_by_name() -> None:
             "head",
             world.optimizer,
         )
+
+
+@pytest.mark.parametrize("space", ["gradient", "update"])
+@pytest.mark.parametrize("to_none", [True, False])
+def test_modulating_every_micro_batch(space: Any, to_none: bool) -> None:
+    """What was modulated would be modulated once more, or half of the evidence would be lost."""
+    world = World()
+    balancer = world.balance(eq.OGM(0.8, space=space))
+    step(world, balancer)
+    with pytest.raises(eq.StepError, match=r"modulated.*not been stepped.*once per optimizer step"):
+        step(world, balancer)
+    world.optimizer.zero_grad(set_to_none=to_none)  # as a loop does that leaves a bad step out
+    step(world, balancer)
+
+
+@pytest.mark.parametrize("closure", [False, True])
+def test_a_loss_backpropagated_without_the_balancer(closure: bool) -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+
+    def plainly() -> Tensor:
+        *inputs, target = batch()
+        loss = balancer.loss(world.model(*inputs), target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    with pytest.warns(eq.BalanceWarning, match=r"has not seen.*balancer.backward\(loss\)") as said:
+        if closure:
+            world.optimizer.step(plainly)
+        else:
+            plainly()
+            world.optimizer.step()
+    assert said[0].filename == __file__, "the line of the user's"
+
+
+def test_a_loss_that_is_only_looked_at() -> None:
+    """Another loss of the same step, for a log, is no mistake."""
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    *inputs, target = batch()
+    for _ in range(2):
+        balancer.loss(world.model(*inputs), target)
+        train(balancer, [batch()])
+
+
+def test_not_a_number_in_the_first_batch() -> None:
+    """It says what it is, and does not decide how the run is scored."""
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    audio, visual, target = batch()
+    audio[0] = torch.nan
+    with pytest.warns(eq.BalanceWarning, match="unimodal loss of audio is NaN or infinite"):
+        train(balancer, [(audio, visual, target)])
+    assert isinstance(balancer.scores.chosen, eq.Split)
+
+
+def test_nothing_but_nan_in_the_first_batch() -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    audio, visual, target = batch()
+    with pytest.warns(eq.BalanceWarning, match="NaN"):
+        step(world, balancer, (audio * torch.nan, visual, target))
+    world.optimizer.zero_grad()
+    assert balancer.scores.chosen is None, "no number to decide it by"
+    step(world, balancer)
+    assert isinstance(balancer.scores.chosen, eq.Split)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_batch_without_samples(warm: bool) -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    if warm:
+        train(balancer, [batch()])
+    with pytest.raises(eq.MatchError, match=r"holds no sample.*leave it out"):
+        step(world, balancer, tuple(tensor[:0] for tensor in batch()))
+
+
+class Detached(Net):
+    def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
+        features = [self.encoders["audio"](audio).detach(), self.encoders["visual"](visual)]
+        return self.head(torch.cat(features, dim=1))
+
+
+def test_a_feature_that_was_detached() -> None:
+    world = World()
+    world.model.__class__ = Detached
+    balancer = world.balance(eq.OGM(0.8))
+    with pytest.raises(eq.MatchError, match=r"none .* depends on .*encoder of audio.*detached"):
+        step(world, balancer)
+
+
+@pytest.mark.parametrize("space", ["gradient", "update"])
+def test_an_encoder_that_no_gradient_reaches(space: Any) -> None:
+    world = World()
+    world.model.__class__ = Detached
+    widths = {"audio": slice(0, 8), "visual": slice(8, 16)}
+    balancer = world.balance(eq.OGM(0.8, space=space), features=widths)
+    with pytest.warns(eq.BalanceWarning, match=r"no gradient reached encoders\['audio'\].*detach"):
+        train(balancer, [batch(), batch()])
+
+
+def test_a_modality_without_samples_needs_no_gradient() -> None:
+    class Blind(Net):
+        def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
+            nothing = torch.zeros(len(visual), 8, dtype=visual.dtype)
+            return self.head(torch.cat([nothing, self.encoders["visual"](visual)], dim=1))
+
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    train(balancer, [batch()])
+    world.model.__class__ = Blind
+    *inputs, target = batch()
+    nobody = torch.zeros(len(target), dtype=torch.bool)
+    balancer.backward(balancer.loss(world.model(*inputs), target, present={"audio": nobody}))
+    balancer.modulate()
+
+
+def test_a_state_of_something_else() -> None:
+    world = World()
+    with pytest.raises(
+        eq.SetupError, match=r"balancer.load_state_dict: expected what .*state_dict"
+    ):
+        world.balance(eq.OGM(0.8)).load_state_dict(world.model.state_dict())
+
+
+def test_a_schedule_in_place_of_the_optimizer() -> None:
+    world = World()
+    world.optimizer = torch.optim.lr_scheduler.StepLR(world.optimizer, 1)  # type: ignore[assignment]
+    with pytest.raises(eq.SetupError, match=r"expected a torch.optim.Optimizer, found StepLR"):
+        world.balance(eq.OGM(0.8))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "words"),
+    [
+        (nn.CrossEntropyLoss, r"found the class CrossEntropyLoss: write CrossEntropyLoss\(\)"),
+        ("mse", r"a function of \(logits, target\).*found 'mse'"),
+    ],
+)
+def test_a_criterion_that_is_none(criterion: Any, words: str) -> None:
+    with pytest.raises(eq.SetupError, match=rf"criterion: expected .*{words}"):
+        World().balance(eq.OGM(0.8), criterion=criterion)
+
+
+def test_a_model_that_is_no_module() -> None:
+    world = World()
+    with pytest.raises(eq.SetupError, match=r"model: expected a torch.nn.Module, found function"):
+        world.balance(eq.OGM(0.8), model=lambda *inputs: world.model(*inputs))  # type: ignore[arg-type]
+
+
+def test_the_name_of_a_method_in_place_of_it() -> None:
+    with pytest.raises(eq.SetupError, match=r"found 'ogm-ge': write .*eq.methods.find\('ogm-ge'\)"):
+        World().balance("ogm-ge")  # type: ignore[arg-type]
+
+
+def test_a_loss_after_detaching() -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    balancer.detach()
+    with pytest.raises(eq.MatchError, match=r"this balancer is detached.*make another"):
+        step(world, balancer)
+
+
+def test_a_loss_that_is_a_number() -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    *inputs, target = batch()
+    loss = balancer.loss(world.model(*inputs), target)
+    with pytest.raises(eq.StepError, match=r"was not computed from what balancer.loss returned"):
+        balancer.backward(loss.item())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["head", "encoders.audio"])
+def test_a_module_replaced_after_attaching(name: str) -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    train(balancer, [batch()])
+    owner, _, child = name.rpartition(".")
+    setattr(world.model.get_submodule(owner), child, copy.deepcopy(world.model.get_submodule(name)))
+    with pytest.raises(eq.MatchError, match=rf"the model's '{name}', was replaced .*LoRA"):
+        step(world, balancer)
+
+
+def test_encoders_in_reentrant_checkpoints() -> None:
+    class Hidden(Net):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            pairs = zip(self.encoders.values(), inputs, strict=True)
+            given = [checkpoint(e, x.requires_grad_(), use_reentrant=True) for e, x in pairs]
+            return self.head(torch.cat(given, dim=1))  # type: ignore[no-any-return]
+
+    world = World()
+    world.model.__class__ = Hidden
+    with pytest.raises(eq.MatchError, match=r"no encoder ran .*use_reentrant=False"):
+        step(world, world.balance(eq.OGM(0.8)))

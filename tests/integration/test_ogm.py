@@ -15,11 +15,11 @@ from support import slow
 from support.worlds import World, batch, train, weights
 
 
-@pytest.mark.parametrize("modalities", [2, 3])
+@pytest.mark.parametrize(("modalities", "seed"), [(2, 0), (2, 1), (3, 0), (3, 1)])
 @pytest.mark.parametrize("enhanced", [False, True])
-def test_equals_the_hand_written_loop(modalities: int, enhanced: bool) -> None:
-    batches = [batch(20, modalities, seed=seed) for seed in range(8)]
-    by_hand = World(modalities)
+def test_equals_the_hand_written_loop(modalities: int, seed: int, enhanced: bool) -> None:
+    batches = [batch(20, modalities, seed=10 * seed + step) for step in range(8)]
+    by_hand = World(modalities, seed=seed)
     history = slow.hand_written_ogm(
         by_hand.model,
         by_hand.optimizer,
@@ -27,7 +27,7 @@ def test_equals_the_hand_written_loop(modalities: int, enhanced: bool) -> None:
         functools.partial(slow.thresholded, alpha=0.8),
         enhanced,
     )
-    world = World(modalities)
+    world = World(modalities, seed=seed)
     train(world.balance(eq.OGMGE(0.8) if enhanced else eq.OGM(0.8)), batches)
     assert any(k < 1 for ks in history for k in ks)
     torch.testing.assert_close(weights(world.model), weights(by_hand.model), rtol=1e-9, atol=1e-12)
@@ -46,6 +46,16 @@ def test_other_coefficients(coefficient: Any, twin: Any) -> None:
     slow.hand_written_ogm(by_hand.model, by_hand.optimizer, batches, twin)
     train(world.balance(eq.OGM(0.7, coefficient=coefficient)), batches)
     torch.testing.assert_close(weights(world.model), weights(by_hand.model), rtol=1e-9, atol=1e-12)
+
+
+def test_a_leader_that_is_far_ahead_is_stopped_and_not_turned_round() -> None:
+    """TwoSided(beta) falls below 0 above beta 2, and a negative factor climbs the loss."""
+    far = torch.tensor([20.0, 0.1], dtype=torch.float64).log()
+    evidence = eq.Evidence(("audio", "visual"), far, [24])
+    wide = eq.TwoSided(beta=4.0)
+    assert wide(evidence.ratios, 0.8).amin() < 0
+    assert eq.OGM(0.8, coefficient=wide).coefficients(evidence)[0] == 0
+    assert eq.OGM(0.8, coefficient=wide, floor=0.2).coefficients(evidence)[0] == 0.2
 
 
 def test_all_parameters_and_floor() -> None:
@@ -138,6 +148,8 @@ def test_acts_on_chosen_modalities_only() -> None:
         (lambda: eq.OGM(parameters="convolution"), ["did you mean 'convolutions'"]),
         (lambda: eq.OGM(window=(3, 1)), ["window", "(3, 1)"]),
         (lambda: eq.TwoSided(beta=0.5), ["beta", "0.5"]),
+        (lambda: eq.TwoSided(beta=math.inf), ["beta", "inf"]),
+        (lambda: eq.TwoSided(damping=-1.0), ["damping", "-1.0"]),
         (lambda: eq.ElementNoise(decay=1.0), ["decay", "1.0"]),
         (lambda: eq.MultiLoss(-1.0), ["MultiLoss", "-1.0"]),
     ],

@@ -56,6 +56,34 @@ def test_loss_scaling_changes_nothing(make: Any, unscale: bool, micro: int) -> N
     assert torch.equal(weights(scaled.model), weights(plain.model))
 
 
+def step_untold(world: World, balancer: eq.Balancer, scaler: torch.amp.GradScaler) -> None:
+    """One step in which the loop unscales by itself, and `modulate` is not told of the scaler."""
+    *inputs, target = batch(seed=1)
+    balancer.backward(scaler.scale(balancer.loss(world.model(*inputs), target)))
+    if scaler.is_enabled():
+        scaler.unscale_(world.optimizer)
+    balancer.modulate()
+    scaler.step(world.optimizer)
+
+
+@pytest.mark.parametrize("make", [eq.MultiLoss, eq.MMPareto])
+def test_a_scaler_that_modulate_was_not_given_is_noticed(make: Any) -> None:
+    """Heads of a method, and gradients of single terms, would be off by the scale."""
+    world = World()
+    balancer, before = world.balance(make()), weights(world.model).clone()
+    with pytest.raises(eq.StepError, match=r"write balancer\.modulate\(scaler\)"):
+        step_untold(world, balancer, torch.amp.GradScaler("cpu"))
+    assert torch.equal(weights(world.model), before)
+
+
+def test_one_that_scales_nothing_or_nothing_hidden_need_not_be_given() -> None:
+    scaled, plain, other = World(), World(), World()
+    step_untold(scaled, scaled.balance(eq.OGM(0.8)), torch.amp.GradScaler("cpu"))
+    train(plain.balance(eq.OGM(0.8)), [batch(seed=1)])
+    assert torch.equal(weights(scaled.model), weights(plain.model))
+    step_untold(other, other.balance(eq.MultiLoss()), torch.amp.GradScaler("cpu", enabled=False))
+
+
 @pytest.mark.parametrize("make", METHODS)
 def test_a_skipped_step_leaves_no_trace(make: Any) -> None:
     """Its evidence is dropped, not added to the next step; the noise goes on as if it had not been."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import equimodal as eq
 from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
 from equimodal.methods.gradient.agm import AGM
-from support.worlds import World, batch, train, weights
+from support.worlds import Silencing, World, batch, train, weights
 
 
 def nonlinear(modalities: int) -> nn.Module:
@@ -302,6 +302,21 @@ def test_batchnorm_and_dropout_of_the_head_do_not_notice_the_coalitions() -> Non
     assert all(module.training for module in ours.model.modules())
 
 
+def test_a_feature_that_another_method_takes_away_has_no_response() -> None:
+    """The coalitions are of what entered the head: with the feature itself, it would be trained."""
+    world, _ = worlds(2)
+    balancer = world.balance(AGM(), Silencing())
+    for seed in range(2):
+        *inputs, target = batch(9, seed=seed)
+        balancer.backward(balancer.loss(world.model(*inputs), target))
+        balancer.modulate()
+        gradients = [p.grad for p in world.encoders["audio"].parameters()]
+        assert not any(gradient.any() for gradient in gradients)
+        assert not world.model.head[0].weight.grad[:, :8].any()
+        world.optimizer.step()
+        world.optimizer.zero_grad()
+
+
 def test_outside_of_its_window_it_is_plain_training() -> None:
     ours, plain = worlds(2)
     train(ours.balance(AGM(window=(3, 4))), [batch(9)])
@@ -314,6 +329,7 @@ def test_outside_of_its_window_it_is_plain_training() -> None:
     [
         ({"alpha": -1.0}, r"AGM\(alpha\).*found -1"),
         ({"cap": math.inf}, r"AGM\(cap\).*found inf"),
+        ({"alpha": 10.0}, r"alpha \* cap.*found 100"),  # the factor exp(100) is inf in float32
         ({"floor": 1.0}, r"AGM\(floor\).*below 1, found 1"),
         ({"window": (3, 1)}, r"AGM\(window\).*first <= last, found \(3, 1\)"),
     ],

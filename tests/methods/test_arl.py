@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 import equimodal as eq
 from equimodal import testing
 from equimodal.functional.arl import asymmetric_weights
 from equimodal.methods.objective.arl import ARL, AsymmetricWeights, UniformWeights
-from equimodal.testing import spawn
 from support.worlds import World, batch, train, weights
 
 
@@ -27,7 +25,7 @@ def uniform() -> eq.Method:
     return ARL(start=0, weights=UniformWeights())
 
 
-@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", testing.CHECKS[:-1], ids=lambda check: check.__name__)
 @pytest.mark.parametrize("make", [uniform])
 def test_conforms(make: Callable[[], eq.Method], check: Callable[[Any], None]) -> None:
     check(make)
@@ -91,13 +89,16 @@ class Scaled(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("modalities", [2, 3])
-def test_training_equals_a_scale_on_the_gradient_at_the_encoders_output(modalities: int) -> None:
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_equals_a_scale_on_the_gradient_at_the_encoders_output(
+    modalities: int, seed: int
+) -> None:
     """Two epochs without weights, two with them."""
-    world, twin = World(modalities), World(modalities)
+    world, twin = World(modalities, seed=seed), World(modalities, seed=seed)
     balancer = world.balance(ARL(gamma=3.0, start=1, weights=AsymmetricWeights(5.0)))
     head = twin.model.head
     for epoch in range(4):
-        batches = [batch(12, modalities, seed=10 * epoch + step) for step in range(2)]
+        batches = [batch(12, modalities, seed=100 * seed + 10 * epoch + step) for step in range(2)]
         train(balancer, batches)
         balancer.end_epoch()
         for *inputs, target in batches:
@@ -190,6 +191,20 @@ def test_a_modality_that_nobody_has_is_left_out() -> None:
     assert found == {"audio": 2.0, "visual": 1.0}
 
 
+def test_a_frozen_encoder_is_left_out_by_name() -> None:
+    """Its weight is still judged: the factors of the others are what they were."""
+    whole, part = World(), World()
+    part.encoders["audio"].requires_grad_(False)
+    with pytest.raises(eq.SetupError, match=r"ARL\(modalities=...\)"):
+        part.balance(from_the_start())
+    before = weights(part.encoders["audio"])
+    methods = ARL(start=-1), ARL(start=-1, modalities=["visual"])
+    for world, method in zip((whole, part), methods, strict=True):
+        train(world.balance(method), [batch()])
+    assert torch.equal(weights(part.encoders["audio"]), before)
+    assert torch.equal(weights(part.encoders["visual"]), weights(whole.encoders["visual"]))
+
+
 def test_samples_without_a_modality_do_not_count_for_it() -> None:
     world, part = World(), World()
     *inputs, target = batch()
@@ -202,22 +217,6 @@ def test_samples_without_a_modality_do_not_count_for_it() -> None:
     of_part.backward(of_part.loss(part.model(*(x[:6] for x in inputs)), target[:6]))
     of_part.modulate()
     assert coefficients(balancer) == pytest.approx(coefficients(of_part))
-
-
-def on_rank(rank: int) -> Tensor:
-    world = World(3)
-    model = DistributedDataParallel(world.model)
-    parts = [tuple(t[rank::2] for t in batch(24, 3, seed=seed)) for seed in range(5)]
-    train(world.balance(from_the_start(), model=model), parts)
-    return weights(world.model)
-
-
-def test_two_ranks_are_judged_together_and_equal_the_one_large_batch() -> None:
-    first, second = spawn(on_rank)
-    world = World(3)
-    train(world.balance(from_the_start()), [batch(24, 3, seed=seed) for seed in range(5)])
-    assert torch.equal(first, second)
-    torch.testing.assert_close(first, weights(world.model), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(

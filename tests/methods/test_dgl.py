@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import equimodal as eq
 from equimodal.methods.gradient.dgl import DGL
-from support.worlds import World, batch, train, weights
+from support.worlds import Silencing, World, batch, train, weights
 
 
 def nonlinear(modalities: int, seed: int = 0) -> nn.Module:
@@ -37,7 +37,7 @@ def hand_written(world: World, batches: list[tuple[Tensor, ...]], alpha: float) 
         world.optimizer.step()
 
 
-@pytest.mark.parametrize(("modalities", "seed"), [(2, 0), (2, 1), (3, 2), (4, 3)])
+@pytest.mark.parametrize(("modalities", "seed"), [(2, 0), (2, 1), (3, 2), (3, 3), (4, 3)])
 @pytest.mark.parametrize("head", [None, nonlinear])
 def test_equals_two_backward_passes_by_hand(modalities: int, seed: int, head: Any) -> None:
     made = [None if head is None else head(modalities) for _ in range(2)]
@@ -59,8 +59,8 @@ def test_a_model_without_a_head_is_split_where_its_encoders_end() -> None:
     torch.testing.assert_close(weights(whole.model), weights(split.model), rtol=1e-9, atol=1e-12)
 
 
-def gradients(world: World, method: eq.Method, **settings: Any) -> dict[str, Tensor]:
-    balancer = world.balance(method, **settings)
+def gradients(world: World, *methods: eq.Method, **settings: Any) -> dict[str, Tensor]:
+    balancer = world.balance(*methods, **settings)
     *inputs, target = batch(10)
     balancer.backward(balancer.loss(world.model(*inputs), target))
     balancer.modulate()
@@ -121,6 +121,17 @@ def test_a_modality_that_no_sample_has_is_not_trained() -> None:
     balancer.backward(balancer.loss(world.model(*inputs), target, present=absent))
     assert not any(p.grad.any() for p in world.encoders["visual"].parameters())
     assert all(p.grad.any() for p in world.encoders["audio"].parameters())
+
+
+def test_the_joint_loss_does_not_see_what_another_method_takes_away() -> None:
+    """A feature that is dropped before the head trains its encoder by the unimodal loss alone."""
+    world, plain = World(), World()
+    found = gradients(world, DGL(), Silencing())
+    expected = gradients(plain, eq.Joint(), Silencing())
+    for name in ("head.weight", "head.bias"):
+        torch.testing.assert_close(found[name], expected[name])
+    assert not found["head.weight"][:, :8].any()
+    assert found["encoders.audio.0.weight"].any()
 
 
 def test_with_ogm_both_act() -> None:

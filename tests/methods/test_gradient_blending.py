@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
 import equimodal as eq
+from equimodal import testing
 from equimodal.functional.gradient_blending import blending_weights
 from equimodal.methods.objective.blending_schedule import OfflineBlending, OnlineBlending
 from equimodal.methods.objective.gradient_blending import GradientBlending
@@ -250,6 +251,37 @@ def test_ignored_targets_do_not_count() -> None:
     torch.testing.assert_close(
         weights_after(held=whole), weights_after(held=part), rtol=1e-9, atol=0
     )
+
+
+class Regressor(nn.Module):
+    """One number per sample, squeezed by the user or not."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.shape = testing.SmallModel(2, 1).double(), shape
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.net(*inputs).view(-1, *self.shape)
+
+
+def test_one_number_per_sample_is_weighed_as_a_column_is() -> None:
+    """Passes between epochs see what the head returned, and the criterion wants the user's form."""
+    found = []
+    for shape in ((), (1,)):
+        model = Regressor(shape)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        given = [batch(size, seed=size)[:2] for size in (20, 12)]
+        loaders = [DataLoader(TensorDataset(*x, x[0].sum(1).view(-1, *shape)), 8) for x in given]
+        method = every_epoch()
+        balancer = eq.Balancer(
+            method, model, dict(model.net.encoders.items()), model.net.head, optimizer,
+            criterion=nn.L1Loss(), train_loader=loaders[0], val_loader=loaders[1],
+        )  # fmt: skip
+        train(balancer, list(loaders[0]))
+        balancer.end_epoch()
+        found.append(method.weights)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=0)
 
 
 def test_a_missing_modality_trains_on_the_samples_that_have_it() -> None:

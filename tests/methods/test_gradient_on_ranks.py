@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -11,21 +12,19 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import equimodal as eq
-from equimodal.methods.gradient.agm import AGM
-from equimodal.methods.gradient.cggm import CGGM
-from equimodal.methods.gradient.dgl import DGL
-from equimodal.methods.gradient.inforeg import InfoReg
-from equimodal.methods.gradient.mmpareto import MMPareto
 from equimodal.testing import spawn
 from support.worlds import World, batch, train, weights
 
 METHODS: dict[str, Callable[[], eq.Method]] = {
-    "mmpareto": MMPareto,
-    "agm": AGM,
-    "cggm": lambda: CGGM(weight=0.0),
-    "inforeg": InfoReg,
-    "dgl": DGL,
+    "mmpareto": eq.MMPareto,
+    "agm": eq.AGM,
+    "cggm": lambda: eq.CGGM(weight=0.0),
+    "cggm, released": lambda: eq.CGGM(direction=eq.WeightCosine()),
+    "inforeg": eq.InfoReg,
+    "dgl": eq.DGL,
 }
+if importlib.util.find_spec("torchjd") is not None:
+    METHODS["mmpareto, aligned"] = lambda: eq.MMPareto(conflict=eq.TorchJD("AlignedMTL"))
 
 
 def epochs() -> list[list[tuple[Tensor, ...]]]:

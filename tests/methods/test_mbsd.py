@@ -55,10 +55,11 @@ def test_equals_the_loop(modalities: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("modalities", [2, 3])
-def test_training_equals_the_hand_written_loop(modalities: int) -> None:
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_equals_the_hand_written_loop(modalities: int, seed: int) -> None:
     """With the loop's values for w and for who is stronger, and its gradient by autograd."""
-    world, twin = World(modalities), World(modalities)
-    batches = [batch(12, modalities, seed=seed) for seed in range(4)]
+    world, twin = World(modalities, seed=seed), World(modalities, seed=seed)
+    batches = [batch(12, modalities, seed=10 * seed + step) for step in range(4)]
     train(world.balance(MBSD(similarity=0.7, divergence=1.3)), batches)
     for *inputs, target in batches:
         features = [e(x) for e, x in zip(twin.encoders.values(), inputs, strict=True)]
@@ -164,6 +165,22 @@ def test_only_samples_that_have_both_modalities_teach() -> None:
     assert part == pytest.approx([6 / 10 * term for term in terms(balancer)])
     balancer.loss(world.model(*inputs), target, present={"visual": torch.zeros(10).bool()})
     assert terms(balancer) == (0, 0)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_three_modalities_reduce_to_two_where_one_is_absent(absent: int) -> None:
+    """The mean is over the pairs that a sample has: absence must not weaken the others' pair."""
+    unimodal = torch.randn(3, 8, 4, dtype=torch.float64)
+    labels = torch.randint(4, (8,))
+    has = torch.ones(3, 8, dtype=torch.bool)
+    has[absent] = False
+    rest = [m for m in range(3) if m != absent]
+    for found, expected in zip(
+        self_distillation(unimodal, labels, has),
+        self_distillation(unimodal[rest], labels),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_ignored_targets_teach_nothing() -> None:

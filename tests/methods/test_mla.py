@@ -220,6 +220,30 @@ def test_a_batch_without_a_modality_and_a_batch_of_one_stay_finite() -> None:
     assert weights(head_of(balancer)).isfinite().all()
 
 
+def test_a_step_that_a_scaler_skips_does_not_spoil_the_head() -> None:
+    """The head is stepped before anybody knows that the gradients overflow."""
+    world = World()
+    balancer = world.balance(MLA())
+    train(balancer, [batch(12)])
+    (method,) = balancer.methods.methods
+    assert isinstance(method, MLA)
+    projector, encoders = method.projector, weights(world.model)
+    audio, visual, target = batch(12, seed=2)
+    audio[3] = torch.inf
+    scaler = torch.amp.GradScaler("cpu")
+    balancer.backward(scaler.scale(balancer.loss(world.model(audio * 0, visual), target)))
+    balancer.modulate(scaler)
+    scaler.step(world.optimizer)
+    scaler.update()
+    world.optimizer.zero_grad()
+    assert torch.equal(weights(world.model), encoders), "the scaler has not skipped"
+    assert weights(head_of(balancer)).isfinite().all()
+    assert method.projector.isfinite().all()
+    assert not torch.equal(method.projector, projector), "the other modality has taught it"
+    train(balancer, [batch(12, seed=3)])
+    assert not torch.equal(weights(world.model), encoders)
+
+
 def test_a_frozen_encoder_still_teaches_the_head() -> None:
     world = World()
     world.model.encoders["audio"].requires_grad_(False)

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 import equimodal as eq
-from equimodal.testing import spawn
 from support import slow
 from support.classifiers import ByHand
 from support.worlds import World, batch, train, weights
@@ -162,19 +160,3 @@ def test_unimodal_logits_are_those_of_the_classifiers() -> None:
         expected = losses.readouts({name: encoder(x) for (name, encoder), x in features})
     for name in balancer.names:
         assert torch.equal(found[name], expected[name])
-
-
-def on_rank(rank: int) -> Tensor:
-    world = World()
-    balancer = mlb(world, model=DistributedDataParallel(world.model))
-    whole = [batch(24, seed=seed) for seed in range(3)]
-    train(balancer, [tuple(tensor[rank::2] for tensor in each) for each in whole])
-    return weights(world.model)
-
-
-def test_two_ranks_equal_the_one_large_batch() -> None:
-    world = World()
-    train(mlb(world), [batch(24, seed=seed) for seed in range(3)])
-    first, second = spawn(on_rank)
-    assert torch.equal(first, second)
-    torch.testing.assert_close(first, weights(world.model), rtol=1e-9, atol=1e-12)

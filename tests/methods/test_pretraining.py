@@ -87,6 +87,27 @@ def test_composes_with_a_method_that_starts_later() -> None:
     assert equal == [True, False]
 
 
+def test_is_followed_by_a_method_that_replaces_the_joint_loss_in_later_epochs() -> None:
+    """OPM then goes on from the pre-trained encoders, as in a run of its own."""
+    batches = [batch(12, seed=seed) for seed in range(3)]
+    whole, parts = World(), World()
+    balancer = whole.balance(Pretraining(1), eq.OPM(warm_up=1))
+    for _ in range(2):
+        train(balancer, batches)
+        balancer.end_epoch()
+    with parts.balance(Pretraining(1)) as first:
+        train(first, batches)
+        first.end_epoch()
+    train(parts.balance(eq.OPM(warm_up=0)), batches)
+    assert torch.equal(weights(whole.model), weights(parts.model))
+
+
+@pytest.mark.parametrize("other", [eq.OPM(warm_up=1), eq.AGM(window=(0, 1)), eq.MultiLoss()])
+def test_two_that_replace_the_joint_loss_in_one_epoch_are_refused(other: eq.Method) -> None:
+    with pytest.raises(eq.SetupError, match="each wants to replace the joint loss"):
+        World().balance(Pretraining(2), other)
+
+
 def test_missing_modalities_are_left_out() -> None:
     found = []
     for noise in (0.0, 7.0):

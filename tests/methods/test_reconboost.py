@@ -251,6 +251,33 @@ def test_a_missing_modality_trains_and_says_nothing(missing: str) -> None:
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
 
 
+def test_nobody_is_drawn_to_a_learner_that_says_nothing() -> None:
+    """Of a sample that lacks the modality of the stage before there is nothing to agree with."""
+    *inputs, target = batch(12)
+    here = torch.arange(12) % 3 > 0
+    found = []
+    for weight in (0.0, 3.0):
+        world = World()
+        method = ReconBoost(
+            boosting_epochs=1, rectifying_epochs=1, consolidation=Consolidation(weight)
+        )
+        balancer = made(world, method)
+        balancer.end_epoch()
+        balancer.end_epoch()
+        assert (method.turn, method.boosting) == ("visual", True)
+        logits = world.model(*inputs)
+        found.append(balancer.loss(logits, target, present={"audio": here}).item())
+    with torch.no_grad():
+        previous, own = (
+            layer(encoder(x))
+            for layer, encoder, x in zip(
+                method.readouts.layers, world.encoders.values(), inputs, strict=True
+            )
+        )
+    drawn = 3 * agreement(own, previous)[here].sum() / 12
+    assert found[1] - found[0] == pytest.approx(drawn.item(), rel=1e-9)
+
+
 def test_ignored_targets_and_a_batch_without_the_modality() -> None:
     world = World()
     balancer = made(world, ReconBoost(boosting_epochs=1, rectifying_epochs=1))

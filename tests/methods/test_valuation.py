@@ -14,11 +14,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import equimodal as eq
 from equimodal import testing
-from equimodal.epochs.redrive import narrowed
+from equimodal.data import Order
+from equimodal.epochs.redrive import narrowed, refuse_stream
 from equimodal.functional.valuation import (
     coalitions,
     contributions,
@@ -26,6 +37,7 @@ from equimodal.functional.valuation import (
     resampling_rate,
     shapley_values,
 )
+from equimodal.methods.data.data_remixing import DataRemixing
 from equimodal.methods.data.modality_valuation import ModalityValuation
 from equimodal.methods.data.sample_valuation import SampleValuation
 from support.worlds import World, batch, weights
@@ -447,6 +459,47 @@ def test_what_is_missing_is_refused_at_once() -> None:
         World().balance(SampleValuation(), train_loader=DataLoader(Stream(), 4))
     with pytest.raises(eq.SetupError, match="each wants to decide which samples"):
         World().balance(SampleValuation(), ModalityValuation(), train_loader=loaders())
+
+
+class Moving(DataLoader[Any]):
+    """Does something to every batch, as a loader that puts them on a device."""
+
+    def __iter__(self) -> Any:
+        return (tuple(2 * part for part in each) for each in super().__iter__())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda d: DataLoader(d, 8, sampler=SubsetRandomSampler(range(30))), "30 of 50 samples"),
+        (lambda d: DataLoader(d, 8, sampler=RandomSampler(d, num_samples=20)), "20 of 50 samples"),
+        (
+            lambda d: DataLoader(d, batch_sampler=BatchSampler(range(40), 8, drop_last=True)),
+            "40 of 50 samples",
+        ),
+        (
+            lambda d: DataLoader(d, 8, sampler=WeightedRandomSampler([1.0] * 50, 50)),
+            "WeightedRandomSampler chooses some more often",
+        ),
+        (lambda d: Moving(d, 8), "Moving has an __iter__ of its own"),
+    ],
+)
+def test_a_loader_that_means_other_samples_or_batches_is_refused(make: Any, said: str) -> None:
+    """The samples that a sampler leaves out are held out, maybe: they must not be trained on."""
+    for kind in (*KINDS, lambda: DataRemixing(warm_up=1)):
+        with pytest.raises(eq.SetupError, match=said):
+            World().balance(kind(), train_loader=make(Reads(batch(SAMPLES))))
+
+
+def test_samplers_that_leave_a_remainder_to_other_ranks_are_not_refused() -> None:
+    samples = Reads(batch(SAMPLES))
+    for sampler in (
+        DistributedSampler(samples, num_replicas=4, rank=1, drop_last=True),
+        RandomSampler(samples),
+        Order(samples, rank=1, world=3),
+        Order(samples, shuffle=True, rank=2, world=3),
+    ):
+        refuse_stream(DataLoader(samples, 8, sampler=sampler))
 
 
 @pytest.mark.parametrize(

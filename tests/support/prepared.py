@@ -154,7 +154,7 @@ def prepared(
                 "failures": 0,
                 "fingerprint": fingerprint("tiny", CLASSES, members),
                 "about": about,
-                "versions": {},
+                "versions": {"equimodal": "by hand"},
             }
         )
     )

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -85,16 +86,25 @@ def files_of(folder: Path) -> dict[str, str]:
 
 @dataclass
 class Run:
-    """Preparing in a process of its own, which tells through a pipe how far it is, and the end."""
+    """Preparing in a process of its own, which tells through a pipe how far it is, and the end.
+
+    Its workers are forked where it was, unless they shall import something else: a process to fork
+    them from takes two seconds to begin.
+    """
 
     listing: Listing
     out: Path
     options: dict[str, Any]
     site: Path | None = None  # a folder that the processes of this one import from
+    server: str | None = None  # the address of what it was forked from
 
     def __call__(self, pipe: Connection) -> None:
         if self.site is not None:
             os.environ["PYTHONPATH"] = str(self.site)
+        else:
+            forkserver._forkserver._forkserver_address = self.server
+            forkserver.ensure_running = lambda: None
+            forkserver._forkserver.ensure_running = lambda: None
         try:
             summary = prepared(
                 self.listing, self.out, show=lambda state: pipe.send(state.done), **self.options

@@ -30,6 +30,10 @@ def amco() -> eq.Method:
     return eq.AMCo(ramp=1.5)
 
 
+def aug() -> eq.Method:
+    return eq.AUG(every=1, dead_zone=0.0, most=3, width=8)
+
+
 def data_remixing() -> eq.Method:
     return eq.DataRemixing(warm_up=1)
 
@@ -60,6 +64,10 @@ def host(modalities: int = 2) -> MMTM:
 @testing.on(host)
 def greedy() -> eq.Method:
     return eq.Greedy(tolerance=0.05, duration=2, start=0)
+
+
+def mcr() -> eq.Method:
+    return eq.MCR(permutations=4, reconstruction=1.0)
 
 
 def midas() -> eq.Method:
@@ -102,6 +110,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "agm": eq.AGM,
     "amco": amco,
     "arl": arl,
+    "aug": aug,
     "cggm": eq.CGGM,
     "cml": eq.CML,
     "data-remixing": data_remixing,
@@ -117,6 +126,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "joint": eq.Joint,
     "lfm": eq.LFM,
     "mbsd": eq.MBSD,
+    "mcr": mcr,
     "midas": midas,
     "mimo": eq.MIMO,
     "mla": eq.MLA,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,20 @@ import equimodal as eq
 from equimodal.testing import SmallModel as Net
 from equimodal.testing import batch
 
-__all__ = ["Net", "World", "batch", "train", "weights"]
+__all__ = ["Net", "Silencing", "World", "batch", "train", "weights"]
+
+
+class Silencing(eq.Method):
+    """Another method that takes a modality away from every sample."""
+
+    name = "silencing"
+
+    def __init__(self, modality: str = "audio") -> None:
+        super().__init__()
+        self.modality = modality
+
+    def gate(self, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {self.modality: features[self.modality].new_zeros(len(features[self.modality]))}
 
 
 @dataclass

@@ -22,7 +22,7 @@ ROOMS = [
     {"functional"},
     {
         "attach", "composition", "criterion", "epochs", "evidence", "method", "modalities", "ranks",
-        "readout", "scores", "state", "step", "update",
+        "readout", "refusals", "scores", "state", "step", "update",
     },
     {"balancer", "methods"},
     {"testing", "__init__"},

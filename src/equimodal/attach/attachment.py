@@ -70,6 +70,8 @@ class Attachment:
         scores: Scores,
         criterion: Criterion,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise SetupError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
         self.model = model
         self.bare_model = bare(model)
         if "_orig_mod" in self.bare_model._modules:  # before its modules are looked up by name
@@ -79,6 +81,7 @@ class Attachment:
         self.modalities = Modalities(self.bare_model, encoders)
         self.criterion = criterion
         self.scores = scores
+        self._places = {module: name for name, module in self.bare_model.named_modules()}
         self._refuse_misfits()
         scores.bind(self.modalities.names, self.head)
         self.layout: Layout | None = None
@@ -117,32 +120,41 @@ class Attachment:
                 "balancer.loss: expected the logits with the samples as first dimension, found a "
                 "single number: pass what the loss is computed from, and the loss as criterion="
             )
-        call = self.recorder.match(logits)
-        call.check_unchanged()
-        self._compare(call, logits)
-        self._output = call.output
-        present = self._present(present, logits.shape[0])
-        step = self._step(call, logits, target, present, indices, epoch)
-        self.recorder.keeps_encoders = self.keeps_encoders or self.head is None
-        self._refuse_missing(call, present)
+        if logits.shape[0] == 0:
+            raise MatchError(
+                f"balancer.loss: the batch holds no sample, logits {tuple(logits.shape)}, of which "
+                "a mean is NaN: leave it out"
+            )
+        try:
+            call = self.recorder.match(logits)
+            call.check_unchanged()
+            self._compare(call, logits)
+            self._output = call.output
+            present = self._present(present, logits.shape[0])
+            step = self._step(call, logits, target, present, indices, epoch)
+            self.recorder.keeps_encoders = self.keeps_encoders or self.head is None
+            self._refuse_missing(call, present)
+        except MatchError:
+            self._refuse_replaced()
+            raise
         return step
 
     def observe(
-        self, run: Callable[[], tuple[Any, Any]], indices: Tensor | None = None, epoch: int = 0
+        self, run: Callable[[], tuple[Any, ...]], indices: Tensor | None = None, epoch: int = 0
     ) -> Step:
         """Run the model as it is, with or without gradients, and return the step.
 
         Args:
             run: runs the model once, and returns the logits, or what it returned, and the target
-                or None.
+                or None; then, if it knows, which samples have a modality, as for `Balancer.loss`.
             indices: which samples the batch holds, where known.
             epoch: counted from 0.
         """
         with self.recorder.observe():
-            (given, target), seen = run(), self.recorder.take()
+            (given, target, *told), seen = run(), self.recorder.take()
             if seen is not None and self._resolve(seen[0], must=False) is None:
                 with torch.enable_grad():  # gradients tell which input is which modality
-                    given, target = run()
+                    given, target, *told = run()
                 seen = self.recorder.take()
         if seen is None:
             raise MatchError("the model did not call its head: is this the head that it uses?")
@@ -157,7 +169,8 @@ class Attachment:
             )
         path, logits = found[0], leaves[found[0]]
         call = replace(call, output=path, returned=logits)
-        return self._step(call, logits, target, {}, indices, epoch)
+        present = self._present(told[0] if told else None, logits.shape[0])
+        return self._step(call, logits, target, present, indices, epoch)
 
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
@@ -209,6 +222,8 @@ class Attachment:
             encoders=call.encoders,
             gates=call.gates,
             temperature=self.scores.temperature,
+            autocast=call.autocast[2],
+            compiled=call.compiled,
         )
 
     def _whole_head(self, step: Step) -> contextlib.AbstractContextManager[object]:
@@ -255,7 +270,10 @@ class Attachment:
             return  # it cannot look at values; `match` has found the very tensor
         if not self._compared and call.returned is not None:
             returned, given = call.returned.float().flatten(), logits.detach().float().flatten()
-            self._transformed = not torch.equal(returned, given)
+            same = returned.shape == given.shape
+            self._transformed = not (
+                same and torch.allclose(returned, given, rtol=0, atol=0, equal_nan=True)
+            )
             self._compared = True
 
     def _present(self, present: Mapping[str, Tensor] | None, size: int) -> Mapping[str, Tensor]:
@@ -280,9 +298,24 @@ class Attachment:
                 "samples that have it"
             )
 
-    def _refuse_misfits(self) -> None:
+    def _parts(self) -> list[tuple[str, nn.Module]]:
         parts = [("head", self.head)] if self.head is not None else []
-        parts += [(f"encoders['{n}']", m) for n, m in self.modalities.encoder_modules()]
+        return parts + [(f"encoders['{n}']", m) for n, m in self.modalities.encoder_modules()]
+
+    def _refuse_replaced(self) -> None:
+        """Say of a forward that does not fit, where it is so, that another module has run."""
+        now = dict(self.bare_model.named_modules())
+        for name, part in self._parts():
+            place = self._places[part]
+            if now.get(place) is not part:
+                raise MatchError(
+                    f"{name}, the model's {place!r}, was replaced after the balancer was made "
+                    f"({type(part).__name__} by {type(now.get(place)).__name__}): make the "
+                    "balancer when the model is complete, after adapters such as LoRA are put in"
+                )
+
+    def _refuse_misfits(self) -> None:
+        parts = self._parts()
         for module in self.model.modules():
             if isinstance(module, nn.DataParallel):
                 raise SetupError(

@@ -26,6 +26,7 @@ class Call:
             a head: no positional arguments, and what each encoder returned as keywords.
         encoders: for each modality what its encoder was given and what it returned, where recorded.
         autocast: device type, dtype and whether autocast was on, to run the head again alike.
+        compiled: whether it ran in compiled code.
         versions: of the input tensors before the head ran.
         model: the arguments of the whole model, where it has no head.
         output: where among the tensors that the head returned the user's logits are.
@@ -42,6 +43,7 @@ class Call:
     output: Path = ()
     returned: Tensor | None = None
     gates: dict[str, Tensor] | None = None
+    compiled: bool = False
 
     def outputs(self) -> dict[str, list[Tensor]]:
         """Return for each modality the tensors that its encoder returned."""
@@ -217,6 +219,11 @@ class Recorder:
                 f"these logits come from {len(calls)} forwards of {role}: let the module given as "
                 "head include what joins them, or call loss for each"
             )
+        if not self._handles:
+            raise MatchError(
+                "this balancer is detached from the model, and sees no forward any more: make "
+                "another, eq.Balancer(...), to go on"
+            )
         if logits.grad_fn is None:
             raise MatchError(
                 "the logits carry no graph: the forward ran under torch.no_grad() or "
@@ -294,7 +301,7 @@ class Recorder:
                     watch.take()
             return None
         if torch.compiler.is_compiling():
-            self.seen = (self._call((args, kwargs)), output)
+            self.seen = (replace(self._call((args, kwargs)), compiled=True), output)
             return None
         call = self._entry or self._call((args, kwargs))
         self._entry = None

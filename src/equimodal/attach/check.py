@@ -9,6 +9,7 @@ import torch
 
 from equimodal.attach.features import Layout
 from equimodal.scores import Auto, evaluation
+from equimodal.update.optimizers import held
 
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer
@@ -24,6 +25,7 @@ class ModalityCheck:
         parameters: how many numbers its encoder alone holds.
         trainable: how many of them require a gradient.
         modulated: on how many of them the methods act.
+        untrained: how many of those that require a gradient are in no optimizer.
         feature: shape of its feature in the batch.
     """
 
@@ -33,6 +35,7 @@ class ModalityCheck:
     trainable: int
     modulated: int
     feature: tuple[int, ...]
+    untrained: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,10 @@ class Check:
         width = max(len(m.name) for m in self.modalities) + 2
         lines = ["equimodal check"]
         for m in self.modalities:
+            left = f", {m.untrained:,} in no optimizer" if m.untrained else ""
             lines += [
                 f"  {m.name:<{width}}{', '.join(m.modules)}",
-                f"  {'':<{width}}{m.parameters:,} parameters, {m.trainable:,} trainable, "
+                f"  {'':<{width}}{m.parameters:,} parameters, {m.trainable:,} trainable{left}, "
                 f"{m.modulated:,} modulated",
                 f"  {'':<{width}}feature {m.feature}",
             ]
@@ -79,14 +83,14 @@ def checked(balancer: Balancer, batch: Any) -> Check:
     """
     attached = balancer.attached
 
-    def run() -> tuple[Any, Any]:
+    def run() -> tuple[Any, ...]:
         return balancer.forward(attached.model, batch)
 
     with torch.random.fork_rng(), evaluation(attached.model), torch.no_grad():
         step = attached.observe(run)
         if isinstance(balancer.scores, Auto):
             _ = step.unimodal
-    modulated = balancer.modulation.members()
+    modulated, trained = balancer.modulation.members(), held(*balancer.optimizers)
     modalities = tuple(
         ModalityCheck(
             name=name,
@@ -99,6 +103,11 @@ def checked(balancer: Balancer, batch: Any) -> Check:
                 if owned.name in modulated
             ),
             feature=tuple(step.features[name].shape),
+            untrained=sum(
+                owned.parameter.numel()
+                for owned in attached.modalities.trainable(name)
+                if owned.parameter not in trained
+            ),
         )
         for name in attached.names
     )

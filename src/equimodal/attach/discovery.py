@@ -73,6 +73,7 @@ def _match_slices(
         name: {
             size
             for output in of
+            if output.ndim  # numbers, such as a loss of the encoder's own, are no features
             for size in (output.shape[-1], output[:1].numel(), *output.shape[1:2])
         }
         for name, of in outputs.items()
@@ -133,6 +134,12 @@ def _unmatched(
     outputs: Mapping[str, list[Tensor]],
 ) -> str:
     silent = [name for name, of in outputs.items() if not of]
+    if len(silent) == len(names):
+        return (
+            "no encoder ran with gradients before the head. Each must be called as a module; "
+            "reentrant checkpointing hides it (use_reentrant=False). Are these the modules that "
+            "the model uses?"
+        )
     if silent:
         return (
             f"the encoder of {', '.join(silent)} did not run before the head: modality missing "
@@ -152,6 +159,15 @@ def _unmatched(
             f"the module that returns its feature alone, encoders={{{name!r}: [encoder, "
             f"projection]}}, or say which one it is: features=lambda {', '.join(names)}: "
             f"{{{picked}}}"
+        )
+    reached = {name for of in sources.values() for name in of}
+    cut = [n for n in names if n not in reached and any(o.requires_grad for o in outputs[n])]
+    if cut and reached:
+        return (
+            f"none of the inputs of the head depends on what the encoder of {', '.join(cut)} "
+            "returned: was its feature detached, or computed anew under torch.no_grad()? Without a "
+            "gradient it is not trained; if that is meant, freeze it, requires_grad_(False), or "
+            "say by features= where it is"
         )
     seen = "; ".join(
         f"{spell(path)} of shape {tuple(tensor.shape)} from {sorted(sources[path]) or 'none'}"

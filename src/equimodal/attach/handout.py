@@ -30,9 +30,11 @@ class Handout:
     def __init__(self) -> None:
         self._key = object()
         self._compiled: list[tuple[Tensor, Pending]] = []
+        self.waiting = False  # whether none has come back since one was handed out
 
     def note(self, loss: Tensor, pending: Pending) -> None:
         """Hand out a loss."""
+        self.waiting = True
         if torch.compiler.is_compiling():
             self._compiled = [(loss, pending)]
         else:
@@ -40,8 +42,11 @@ class Handout:
 
     def behind(self, loss: Tensor) -> list[Pending]:
         """Return what belongs to the losses that this one was computed from."""
+        if not isinstance(loss, Tensor):
+            return []
         records: list[Pending] = marked(loss, self._key)
         if not records:
             records = [pending for known, pending in self._compiled if depends_on(loss, known)]
-        self._compiled = [] if records else self._compiled
+        if records:
+            self._compiled, self.waiting = [], False
         return records

@@ -29,7 +29,7 @@ from rich.console import Console  # noqa: E402
 TERMS = (
     "Test accuracy in %: mean [95% bootstrap interval] over paired seeds, and the paired "
     "difference to joint. Columns of modalities: read through the joint head, or models of their "
-    "own (alone, ensemble). Epochs and alpha are chosen on the validation split."
+    "own (alone, ensemble). Epochs, and what is in parentheses, are chosen on the validation split."
 )
 
 
@@ -143,7 +143,8 @@ def _compare(comparison: Comparison, workers: int | None, left_out: Mapping[str,
         files = ", ".join(path.name for path in written)
         seconds = f"{time.monotonic() - start:.0f} s"
         console.print(
-            f"\n{seconds}; in {comparison.folder}:\n{files}",
+            f"\n{seconds}; in {comparison.folder}:\n{files}\n\n"
+            f"Next: equimodal report {comparison.folder}",
             highlight=False,
             markup=False,
             soft_wrap=True,

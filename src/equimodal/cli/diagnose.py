@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,11 +69,10 @@ def run(arguments: Sequence[str]) -> int:
         found = _of_entry(options.model, say)
     else:
         found = _of_run(options, say)
+    print(found, flush=True)  # first: whatever becomes of the file, minutes of work are not lost
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / FILE, json.dumps(found.to_dict(), indent=1) + "\n")
-    print(found)
-    if out is not None:
         print(f"\n{out / FILE}")
     return 0
 
@@ -97,10 +97,6 @@ def _of_run(options: Any, say: Any) -> Diagnosis:
     examined = Examined(folder, given, workers)
     splits, notes = examined.splits, []
     with examined.subject() as subject, one_thread(isinstance(splits.train, Arrays)):
-        trained = None
-        if not options.no_alone:
-            say("training each encoder alone")
-            trained = examined.alone(subject, options.split)
         if options.split == "val":
             notes.append(
                 "The epochs of the model, and of the encoders trained alone, were chosen on these "
@@ -111,9 +107,9 @@ def _of_run(options: Any, say: Any) -> Diagnosis:
             subject,
             examined.loader("train"),
             examined.loader(options.split),
-            alone=trained,
+            alone=None if options.no_alone else partial(examined.alone, subject, options.split),
             classes=splits.classes,
-            model=f"{type(subject.model).__name__} by {examined.about['method']}",
+            model=f"{type(subject.model).__name__} by {examined.method}",
             data=splits.card.name,
             split=options.split,
             curves=examined.curves(),
@@ -130,9 +126,8 @@ def _of_entry(path: str, say: Any) -> Diagnosis:
     with Subject(given["model"], given["encoders"], given["head"], **described) as subject:
         alone = given.get("alone")
         if callable(alone):
-            say("training each encoder alone")
             known = {"subject": subject, "train_loader": train_loader, "loader": loader}
-            alone = alone(*[known[name] for name in _asked(path, alone, known)])
+            alone = partial(alone, *[known[name] for name in _asked(path, alone, known)])
         return diagnose(
             subject,
             train_loader,

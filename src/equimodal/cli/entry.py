@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -40,7 +41,11 @@ def entry_of(path: str) -> dict[str, Any]:
     Raises:
         SetupError: there is no such function, or it leaves something out.
     """
-    made = _function(path)()
+    function = _function(path)
+    try:
+        made = function()
+    except OSError as error:
+        raise SetupError(f"{path}(): {error}") from error
     if is_dataclass(made) and not isinstance(made, type):
         made = {each.name: getattr(made, each.name) for each in fields(made)}
     if not isinstance(made, Mapping):
@@ -57,6 +62,11 @@ def entry_of(path: str) -> dict[str, Any]:
 
 def _function(path: str) -> Callable[[], Any]:
     module, _, name = path.partition(":")
+    if module.endswith(".py"):
+        raise SetupError(
+            f"{path}: expected package.module:function, found a file before the colon: say "
+            f"{'.'.join(Path(module).with_suffix('').parts)}:{name}"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -74,4 +84,14 @@ def _function(path: str) -> Callable[[], Any]:
         ) from error
     if not callable(found):
         raise SetupError(f"{path}: expected a function, found {type(found).__name__}")
+    if needed := _needed(found):
+        raise SetupError(
+            f"{path}: expected a function without arguments, found one of {', '.join(needed)}"
+        )
     return found  # type: ignore[no-any-return]
+
+
+def _needed(function: Any) -> list[str]:
+    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in rest]

@@ -12,15 +12,18 @@ class EpochLines(L.Callback):
 
     Args:
         lines: where to say it.
+        who: is trained, where there are several.
     """
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, who: str = "") -> None:
         self.lines = lines
+        self.who = f"{who}, " if who else ""
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         accuracy = 100 * float(trainer.callback_metrics["val/accuracy"])
-        self.lines(done, total, f"epoch {done} of {total}, validation accuracy {accuracy:.1f}%")
+        text = f"{self.who}epoch {done} of {total}, validation accuracy {accuracy:.1f}%"
+        self.lines(done, total, text)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.lines.finish()

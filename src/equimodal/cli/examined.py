@@ -74,6 +74,11 @@ class Examined:
                 )
         return held
 
+    @property
+    def method(self) -> str:
+        """The methods that it was trained by, without their options."""
+        return " + ".join(each.partition("(")[0] for each in self.about["method"].split(" + "))
+
     @cached_property
     def splits(self) -> Splits[Any]:
         """The data, checked to be the same."""

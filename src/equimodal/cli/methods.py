@@ -5,14 +5,23 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
-from typing import Any
 
-from equimodal.cli.options import options_of, sections
+from equimodal.cli.options import Option, options_of, sections
 from equimodal.cli.text import WIDTH, described, wrapped
 from equimodal.cli.words import dashed, words
 from equimodal.errors import SetupError, unknown
 from equimodal.method import Method
 from equimodal.methods import available, find
+from equimodal.methods.supplied import TEACHERS, takes_teachers
+
+PLACES = {
+    "data": "on the data",
+    "features": "on features before the head",
+    "objective": "on the loss",
+    "gradient": "on gradients and updates",
+    "schedule": "on what trains when",
+    "other": "of other packages",
+}  # where in the step a method acts, in the order of the step
 
 HELP = """usage: equimodal methods [NAME]
 
@@ -36,21 +45,25 @@ def run(arguments: Sequence[str]) -> int:
 
 def table(methods: dict[str, type[Method]]) -> str:
     """Return a table of methods and what each declares, within 80 columns."""
-    head = ("method", "acts on", "passes", "accumulation", "M", "source")
-    rows = [head, *(_row(name, kind) for name, kind in methods.items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    head = ("method", "passes", "accumulation", "M", "source")
+    rows = {name: _row(name, kind) for name, kind in methods.items()}
+    cells = [head, *rows.values()]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     margin = sum(widths[:-1]) + 2 * (len(head) - 1)  # where the sources begin
-    lines = []
-    for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False)]
-        body = wrapped(row[-1], margin)
-        lines.append("  ".join([*cells, body[margin:]]).rstrip())
+
+    def line(row: Sequence[str]) -> str:
+        padded = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False)]
+        return "  ".join([*padded, wrapped(row[-1], margin)[margin:]]).rstrip()
+
     rules = [*widths[:-1], min(widths[-1], WIDTH - margin)]
-    lines.insert(1, "  ".join("-" * width for width in rules))
+    lines = [line(head), "  ".join("-" * width for width in rules)]
+    for place, acts in PLACES.items():
+        here = [line(row) for name, row in rows.items() if _place(methods[name]) == place]
+        lines += [f"{acts}:", *here, ""] if here else []
     lines += [
-        "",
         "passes: extra forwards + backwards of the model in every step",
-        "accumulation: whether N micro-batches give the step of one large batch",
+        "accumulation: whether N micro-batches give the step of one large batch (exact),",
+        "or a method acts on each of them (micro-batch)",
         "M: how many modalities",
         "`equimodal methods NAME` says all about one.",
     ]
@@ -64,7 +77,7 @@ def card(kind: type[Method]) -> str:
     facts = [
         ("acts on", _place(kind)),
         ("source", kind.source or "none"),
-        ("needs", ", ".join(sorted(kind.needs)) or "nothing beyond a step"),
+        ("needs", ", ".join([*sorted(kind.needs), *_taught(kind)]) or "nothing beyond a step"),
         ("modalities", "two or more" if can.most is None else f"two to {can.most}"),
         ("extra passes", f"forwards {can.forwards}, backwards {can.backwards}, in every step"),
         ("accumulation", can.accumulation),
@@ -76,9 +89,11 @@ def card(kind: type[Method]) -> str:
     options = [
         (
             f"--method.{dashed(name)}",
-            f"{_plain(option.text).rstrip('.')}. Takes {words(option.kind)}{_default(option)}",
+            f"{_plain(option.text).rstrip('.')}. Takes {words(option.kind)}"
+            f"{_default(kind, name, option)}",
         )
         for name, option in options_of(kind).items()
+        if name != TEACHERS
     ]
     parts = [
         f"{kind.name}: {_where(kind)}.{kind.__name__}",
@@ -96,8 +111,9 @@ def card(kind: type[Method]) -> str:
 def _row(name: str, kind: type[Method]) -> tuple[str, ...]:
     can = kind.capabilities
     passes = f"{can.forwards}+{can.backwards}"
-    most = "2+" if can.most is None else f"2-{can.most}"
-    return name, _place(kind), passes, can.accumulation, most, kind.source
+    most = "2+" if can.most is None else "2" if can.most == 2 else f"2-{can.most}"
+    how = can.accumulation.removeprefix("per ")  # narrow, so that most sources fit in a line
+    return f"  {name}", passes, how, most, kind.source
 
 
 def _place(kind: type[Method]) -> str:
@@ -107,6 +123,10 @@ def _place(kind: type[Method]) -> str:
 
 def _where(kind: type[Method]) -> str:
     return "equimodal" if kind.__module__.startswith("equimodal.") else kind.__module__
+
+
+def _taught(kind: type[Method]) -> list[str]:
+    return ["teachers (train and compare train them first)"] if takes_teachers(kind) else []
 
 
 def _paragraph(text: str) -> str:
@@ -121,7 +141,9 @@ def _plain(text: str) -> str:
     return re.sub(r":math:`([^`]*)`", r"\1", text)
 
 
-def _default(option: Any) -> str:
+def _default(kind: type[Method], name: str, option: Option) -> str:
+    if name in kind.by_epochs:
+        return " [from the number of epochs]"
     if option.default is inspect.Parameter.empty:
         return "; must be given"
     return f" [{'null' if option.default is None else option.default}]"

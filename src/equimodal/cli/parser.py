@@ -21,6 +21,7 @@ from jsonargparse import ArgumentParser, Namespace  # noqa: E402
 
 from equimodal.method import Method  # noqa: E402
 from equimodal.methods.registry import available, find  # noqa: E402
+from equimodal.methods.supplied import TEACHERS, Recipe, supplied  # noqa: E402
 
 HIDDEN = ("help", "method", "method.help")  # from what jsonargparse shows
 
@@ -61,11 +62,11 @@ class Parser:
         self._groups[title] = self.parser.add_class_arguments(kind, None, skip=skip)
 
     def add_method(self, default: type[Method]) -> None:
-        """Add ``--method NAME`` and ``--method.OPTION VALUE``."""
+        """Add ``--method NAME`` and ``--method.OPTION VALUE``.
+
+        What is read is a method; or a `Recipe`, where its run must supply something.
+        """
         self._default = self._method = default
-        self.parser.add_subclass_arguments(
-            Method, "method", default={"class_path": _path(default)}, required=False
-        )
 
     def read(self, arguments: Sequence[str]) -> Namespace | None:
         """Parse arguments and make the objects that they describe; None after showing help.
@@ -80,12 +81,14 @@ class Parser:
         self._refuse_unknown(spelt)
         if self._default is not None:
             spelt = self._named(spelt, self._default)
+            self._add_options_of_method(spelt)
         spelt = self._listed(spelt)
         try:
-            parsed: Namespace = self.parser.instantiate(self.parser.parse_args(spelt))
+            read = self.parser.parse_args(spelt)
+            made: Namespace = self.parser.instantiate(read, instantiators=[(_made, Method, True)])
         except ArgumentError as error:
             raise SetupError(refusal(str(error), self._kind)) from error
-        return parsed
+        return made
 
     def help(self) -> str:
         """Return usage, what the command does, and all options with their defaults."""
@@ -142,15 +145,28 @@ class Parser:
             expecting = argument == "--method"
             spelt.append(argument)
         self._method = chosen
-        known = options_of(chosen)
+        known = [name for name in options_of(chosen) if name != TEACHERS]
         for argument in spelt:
             if argument.startswith("--method."):
-                option = argument.removeprefix("--method.").split("=")[0].split(".")[0]
+                option = _option(argument)
                 if not known:
                     raise SetupError(f"--method.{option}: {chosen.name} takes no options")
                 if option not in known:
                     raise SetupError(unknown(f"option of {chosen.name}", option, known))
         return spelt
+
+    def _add_options_of_method(self, arguments: Sequence[str]) -> None:
+        # Not before the method is known: jsonargparse would take over the defaults of one method
+        # for what another calls the same.
+        assert self._method is not None
+        given = {_option(each) for each in arguments if each.startswith("--method.")}
+        self.parser.add_subclass_arguments(
+            Method,
+            "method",
+            default={"class_path": _path(self._method)},
+            required=False,
+            skip=set(supplied(self._method) - given),
+        )
 
     def _listed(self, arguments: list[str]) -> list[str]:
         """Put brackets around lists that were given without."""
@@ -210,6 +226,16 @@ def new_or_existing_folder(path: Path) -> Path:
                 raise SetupError(f"--out: {place} cannot be written to")
             break
     return path
+
+
+def _option(argument: str) -> str:
+    """Return which option of the method an argument is about."""
+    return argument.removeprefix("--method.").split("=")[0].split(".")[0]
+
+
+def _made(kind: type[Method], **options: Any) -> Method | Recipe:
+    lacking = supplied(kind) - set(options)
+    return Recipe(kind, options) if lacking else kind(**options)
 
 
 def _method(name: str) -> type[Method]:

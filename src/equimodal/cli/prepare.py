@@ -13,7 +13,15 @@ from equimodal.cli.progress import progress
 from equimodal.cli.text import described
 from equimodal.data.layouts import LAYOUTS
 from equimodal.data.layouts.layout import Layout
-from equimodal.data.preparing import MissingClipsError, Progress, Recipe, Summary, prepare, verify
+from equimodal.data.preparing import (
+    MissingClipsError,
+    Progress,
+    Recipe,
+    Summary,
+    join,
+    prepare,
+    verify,
+)
 from equimodal.errors import SetupError, unknown
 from equimodal.extras import require
 
@@ -35,6 +43,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0].split("=")[0] == "--verify":
         return _verify(arguments)
+    if arguments[0].split("=")[0] == "--join":
+        return _join(arguments)
     if arguments[0].startswith("-"):
         raise SetupError(f"expected the name of a data set first: {', '.join(sorted(LAYOUTS))}")
     if arguments[0] not in LAYOUTS:
@@ -63,6 +73,7 @@ def run(arguments: Sequence[str]) -> int:
                 workers=options.workers,
                 allow_missing=options.allow_missing,
                 shard_size=options.shard_size,
+                time_limit=options.time_limit,
                 fresh=options.fresh,
                 show=tell,
             )
@@ -74,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
             f"{done[0]:,} of {done[1]:,} clips; the same command goes on (without --fresh), and "
             "does not make finished shards again"
         ) from error
-    print(_report(summary, kind))
+    print(_report(summary))
     return 0
 
 
@@ -94,6 +105,12 @@ def _options(kind: type[Layout], arguments: Sequence[str]) -> Any:
     )
     parser.add("--shard_size", type=int, default=256, help="clips in a shard, at most")
     parser.add(
+        "--time_limit",
+        type=float,
+        default=600.0,
+        help="seconds that decoding a clip may take; one that takes longer, twice, is left out",
+    )
+    parser.add(
         "--fresh", action="store_true", help="first remove what was prepared in the folder before"
     )
     return parser.read(arguments)
@@ -112,8 +129,18 @@ def _verify(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _report(summary: Summary, kind: type[Layout]) -> str:
-    return f"{summary}\n\nNext: equimodal train {kind.name} --data {summary.folder}"
+def _join(arguments: Sequence[str]) -> int:
+    parser = Parser("prepare", "Make one data set of all prepared folders in a folder.")
+    parser.add("--join", type=Path, required=True, help="the folder that they are in")
+    options = parser.read(arguments)
+    if options is not None:
+        print(_report(join(options.join)))
+    return 0
+
+
+def _report(summary: Summary) -> str:
+    name = summary.dataset["name"]
+    return f"{summary}\n\nNext: equimodal train {name} --data {summary.folder}"
 
 
 def _help() -> str:
@@ -122,8 +149,10 @@ def _help() -> str:
         [
             "usage: equimodal prepare NAME --source RAW --out DIR [OPTIONS]",
             "       equimodal prepare --verify DIR",
+            "       equimodal prepare --join DIR",
             "",
-            "Prepare a downloaded data set for training, or check a prepared one.",
+            "Prepare a downloaded data set for training, check a prepared one, or make one",
+            "data set of all prepared folders in DIR.",
             "",
             described(entries, indent=20),
             "",

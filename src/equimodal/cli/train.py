@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from equimodal import data
 from equimodal.cli.parser import Parser, new_or_existing_folder
@@ -13,7 +16,9 @@ from equimodal.cli.source import add_data, source_of
 from equimodal.errors import SetupError
 from equimodal.extras import require
 from equimodal.methods import OGMGE
-from equimodal.training import Encoder, Fusion, Result, Settings, fit, model_for
+from equimodal.methods.supplied import TEACHERS, Recipe
+from equimodal.training import Encoder, Fusion, Result, Settings, fit, model_for, train_teachers
+from equimodal.training.fit import begun
 
 require("train", "rich", "tensorboard")
 
@@ -27,7 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser(
         "train",
         "Train a small model on a data set by one method, choose the epoch by validation accuracy, "
-        "and evaluate it on the test split once.",
+        "and evaluate it on the test split once. A method that needs teachers gets models of every "
+        "modality alone, which are trained first, as the model itself.",
     )
     add_data(parser)
     parser.add_method(OGMGE)
@@ -59,28 +65,54 @@ def run(arguments: Sequence[str]) -> int:
     out = None if options.out is None else new_or_existing_folder(options.out)
     if options.workers is not None and options.workers < 0:
         raise SetupError(f"--workers: expected 0 or more, found {options.workers}")
+    settings = settings.suited(splits.card.name)
     model = model_for(splits, options.fusion, settings.seed, options.encoder)
     errors = Console(stderr=True)
-    try:
-        result = fit(
-            splits,
-            options.method,
-            settings,
-            model,
-            out=out,
-            resume=options.resume,
-            progress=errors.is_terminal and Console().is_terminal,
-            callbacks=[] if errors.is_terminal else [EpochLines(Lines(errors))],
-            workers=_workers(splits, options.workers),
-            source=source,
+    how: dict[str, Any] = {
+        "resume": options.resume,
+        "progress": errors.is_terminal and Console().is_terminal,
+        "workers": _workers(splits, options.workers),
+        "source": source,
+    }
+
+    def lines(who: str = "") -> list[EpochLines]:
+        return [] if errors.is_terminal else [EpochLines(Lines(errors), who)]
+
+    def teachers() -> Mapping[str, nn.Module]:
+        _refuse_other_run(out)
+        folder = None if out is None else out / TEACHERS
+        errors.print(_about_teachers(splits, settings, folder), highlight=False, soft_wrap=True)
+        return train_teachers(
+            splits, settings, model, out=folder, callbacks=lines("teachers"), **how
         )
+
+    try:
+        method = options.method
+        if isinstance(method, Recipe):
+            method = method.make(settings.epochs or 1, splits.modalities, teachers)
+        result = fit(splits, method, settings, model, out=out, callbacks=lines(), **how)
     except KeyboardInterrupt as error:
-        if out is not None and (out / "checkpoints" / "last.ckpt").exists():
+        if out is not None and (begun(out) or begun(out / TEACHERS)):
             raise KeyboardInterrupt("the same command with --resume goes on") from error
         raise
     print(splits)
     print(_report(result, out))
     return 0
+
+
+def _refuse_other_run(out: Path | None) -> None:
+    """Refuse a folder whose run has no teachers, before they are trained for nothing."""
+    if out is not None and begun(out) and not (out / TEACHERS / "result.json").exists():
+        raise SetupError(f"{out} holds a run without teachers: name another folder")
+
+
+def _about_teachers(
+    splits: data.Splits[data.Samples], settings: Settings, folder: Path | None
+) -> str:
+    if folder is not None and (folder / "result.json").exists():
+        return f"the teachers are those in {folder}"
+    alone = f"{', '.join(splits.modalities)}, each alone for {settings.epochs} epochs"
+    return f"first its teachers are trained: {alone}"
 
 
 def _workers(splits: data.Splits[data.Samples], asked: int | None) -> int:
@@ -104,4 +136,5 @@ def _report(result: Result, out: Path | None) -> str:
             lines.append(f"  {what:<28}{100 * value:5.1f}%")
     if out is not None:
         lines += ["", f"checkpoints, logs and result.json are in {out}"]
+        lines += ["", f"Next: equimodal diagnose {out}"]
     return "\n".join(lines)

@@ -91,7 +91,8 @@ def refusal(message: str, kind_of: Callable[[Sequence[str]], Any]) -> str:
     if not keys:
         line = " ".join(message.split())
         line = re.sub(r"^argument (--[\w.]+)", lambda found: dashed(found.group(1)), line)
-        return line.replace("the following arguments are required", "missing")
+        needed = line.removeprefix("the following arguments are required: ")
+        return line if needed == line else f"missing: {needed}; --help says what it may be"
     # A list names its elements too.
     name = dashed(f"--{'.'.join(dict.fromkeys(keys))}")
     found = re.search(r"(?:Got|Given) value: (.*)$", message, re.MULTILINE)

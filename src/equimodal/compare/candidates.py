@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from equimodal.balancer import Balancer
-from equimodal.compare.runs import ALPHAS, Entry, main_job
+from equimodal.compare.runs import ALPHAS, Entry, entry_of, main_job
 from equimodal.compare.summary import REFERENCE
 from equimodal.data import Samples, Splits
 from equimodal.epochs.passes import last_is_target
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.method import Method
+from equimodal.methods import Ensemble, teachers_of
 from equimodal.methods.registry import available, find
+from equimodal.methods.supplied import TEACHERS, takes_teachers
 from equimodal.training import Encoder, Settings, model_for
 
 TRIED = 8  # samples of the step that every method is tried on
@@ -27,8 +30,9 @@ def rows_of(
 ) -> tuple[list[Entry], dict[str, str]]:
     """Return a row for every method that can run, with the settings it has by default.
 
-    The methods of the main job have its rows: a modality alone each, a choice of alpha. Joint
-    training is always among them, since all are held against it.
+    The methods of the main job have its rows: a modality alone each, a choice of alpha; MSLR has a
+    choice of which modality is slowed, and how much. Joint training is always among them, since all
+    are held against it.
 
     Args:
         methods: names in the registry, or None for all of it.
@@ -50,26 +54,33 @@ def rows_of(
     names = [*usual, *(name for name in available() if name not in usual)]
     wanted = names if methods is None else [REFERENCE, *methods]
     kinds = {name: find(name) for name in wanted}
+    rows = {
+        name: entry_of(name, kind, splits.modalities, settings.epochs or 1)
+        for name, kind in kinds.items()
+        if name not in usual
+    }
     lacking = {}
-    for name, kind in kinds.items():
-        if name not in usual and (reason := _lacking(kind, splits, settings, encoder)):
+    for name, row in rows.items():
+        if reason := _lacking(kinds[name], row, splits, settings, encoder):
             if methods is not None:
                 raise SetupError(f"{name} cannot be compared here: {reason}")
             lacking[name] = reason
     found = [entry for entry in job if entry.method in kinds]
-    others = [name for name in names if name in kinds and name not in usual]
-    return [*found, *(Entry(name, name) for name in others if name not in lacking)], lacking
+    others = [name for name in names if name in rows and name not in lacking]
+    return [*found, *(rows[name] for name in others)], lacking
 
 
 def _lacking(
-    kind: type[Method], splits: Splits[Samples], settings: Settings, encoder: Encoder
+    kind: type[Method], row: Entry, splits: Splits[Samples], settings: Settings, encoder: Encoder
 ) -> str | None:
     """Return why a method cannot run as it is, or None: it is tried on one step."""
+    options = row.choices()[0]
     required = [
         parameter.name
         for parameter in inspect.signature(kind).parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in (*options, TEACHERS)
     ]
     if required:
         return f"needs {' and '.join(required)}"
@@ -78,23 +89,36 @@ def _lacking(
         return "cannot accumulate gradients over micro-batches"
     if settings.precision != "32" and not can.autocast:
         return "does not work in mixed precision"
-    model = model_for(splits, encoder=encoder)
-    loader, transform = splits.train.loader(TRIED), splits.train.transform
     try:
-        balancer = Balancer(
-            kind(),
-            model,
-            dict(model.encoders.items()),
-            model.head,
-            settings.make_optimizer(model),
-            forward=lambda model, batch: last_is_target(model, transform(batch)),
-            train_loader=loader,
-            val_loader=loader,
-        )
-        with balancer:
-            *inputs, target = transform(next(iter(balancer.batches(loader))))
-            balancer.backward(balancer.loss(model(*inputs), target))
-            balancer.modulate()
+        supplied = {}
+        if takes_teachers(kind):
+            with _tried(Ensemble(), splits, settings, encoder) as balancer:
+                supplied[TEACHERS] = teachers_of(balancer, next(iter(splits.val.loader(TRIED))))
+        with _tried(kind(**options, **supplied), splits, settings, encoder):
+            pass
     except (SetupError, MatchError, StepError) as error:
         return str(error)
     return None
+
+
+@contextlib.contextmanager
+def _tried(
+    method: Method, splits: Splits[Samples], settings: Settings, encoder: Encoder
+) -> Iterator[Balancer]:
+    """Take one step by a method."""
+    model = model_for(splits, encoder=encoder)
+    loader, transform = splits.train.loader(TRIED), splits.train.transform
+    with Balancer(
+        method,
+        model,
+        dict(model.encoders.items()),
+        model.head,
+        settings.make_optimizer(model),
+        forward=lambda model, batch: last_is_target(model, transform(batch)),
+        train_loader=loader,
+        val_loader=loader,
+    ) as balancer:
+        *inputs, target = transform(next(iter(balancer.batches(loader))))
+        balancer.backward(balancer.loss(model(*inputs), target))
+        balancer.modulate()
+        yield balancer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,13 +20,14 @@ class Entry:
         label: of the row.
         method: its name in the registry.
         options: its arguments.
-        grid: values of one argument to choose from, by its name; at most one argument.
+        grid: values of one argument to choose from, by its name; at most one argument. A value is
+            a number, or one for each of some modalities.
     """
 
     label: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
-    grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    grid: Mapping[str, tuple[float | dict[str, float], ...]] = field(default_factory=dict)
 
     def choices(self) -> list[dict[str, Any]]:
         """Return the options of every value of the grid; the options alone without one."""
@@ -48,16 +49,46 @@ class Run:
     @property
     def name(self) -> str:
         """A name for files: readable, and another for other options."""
-        chosen = "".join(f"-{k}-{v}" for k, v in self.options.items() if isinstance(v, int | float))
+        chosen = "".join(f"-{name}-{value}" for name, value in numbers(self.options).items())
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.label.replace(' ', '-')}{chosen}-seed-{self.seed}-{digest[:6]}"
+        return f"{self.label}{chosen}".replace(" ", "-") + f"-seed-{self.seed}-{digest[:6]}"
 
-    def make(self) -> Method:
-        """Return the method anew."""
-        return find(self.method)(**self.options)
+    def make(self, **supplied: Any) -> Method:
+        """Return the method anew.
+
+        Args:
+            supplied: arguments that are no options, such as teachers.
+        """
+        return find(self.method)(**self.options, **supplied)
+
+
+def numbers(options: Mapping[str, Any]) -> dict[str, float]:
+    """Return the options that may have been chosen, those by modality with a dotted name.
+
+    >>> numbers({"alpha": 0.3, "factors": {"audio": 0.1}, "modality": "audio"})
+    {'alpha': 0.3, 'factors.audio': 0.1}
+    """
+    found: dict[str, float] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": each for inner, each in numbers(value).items()}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = value
+    return found
+
+
+def chosen(label: str, options: Mapping[str, Any]) -> str:
+    """Return the label of a row with its choice; of what is by modality without the argument.
+
+    >>> chosen("ogm", {"alpha": 0.3}), chosen("mslr", {"factors": {"audio": 0.1}})
+    ('ogm (alpha 0.3)', 'mslr (audio 0.1)')
+    """
+    parts = [f"({name.split('.', 1)[-1]} {each:g})" for name, each in numbers(options).items()]
+    return " ".join([label, *parts])
 
 
 ALPHAS = (0.1, 0.3, 0.8)
+SLOWED = (0.1, 0.3)  # factors of MSLR on the learning rate of one modality
 
 
 def main_job(modalities: Sequence[str], alphas: Sequence[float] = ALPHAS) -> list[Entry]:
@@ -72,6 +103,19 @@ def main_job(modalities: Sequence[str], alphas: Sequence[float] = ALPHAS) -> lis
         Entry("ge", "ge"),
         Entry("ogm-ge", "ogm-ge", grid=grid),
     ]
+
+
+def entry_of(name: str, kind: type[Method], modalities: Sequence[str], epochs: int) -> Entry:
+    """Return the row of a method that the main job does not have.
+
+    With the settings it has by default, and what depends on the number of epochs. MSLR, which has
+    no default, slows each modality in turn.
+    """
+    if name == "mslr":
+        slower = tuple({modality: factor} for modality in modalities for factor in SLOWED)
+        return Entry(name, name, grid={"factors": slower})
+    given = {argument: value(epochs) for argument, value in kind.by_epochs.items()}
+    return Entry(name, name, json.loads(json.dumps(given)))  # as it is kept in the queue
 
 
 def planned(entries: Iterable[Entry], seeds: Sequence[int]) -> list[Run]:

@@ -149,7 +149,7 @@ class Comparison:
             self.splits.card.name,
             self.source,
             self.settings,
-            self.folder / "runs",
+            self.folder,
             database,
             frozenset(run.name for run in todo),
             self.encoder,
@@ -221,6 +221,6 @@ def _layout(source: data.Source) -> dict[str, object]:
 
 
 def _refuse_none_or_twice(what: str, given: Sequence[object]) -> None:
-    if not given or len(set(given)) < len(given):
+    if not given or any(each in given[:place] for place, each in enumerate(given)):
         found = ", ".join(map(str, given)) or "none"
         raise SetupError(f"{what}: expected one or more, none twice, found {found}")

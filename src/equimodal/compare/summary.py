@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equimodal.compare.runs import Entry, Run
+from equimodal.compare.runs import Entry, Run, chosen
 from equimodal.compare.statistics import Estimate, difference, estimate
 from equimodal.training.result import Result
 
@@ -43,8 +43,7 @@ class Row:
     @property
     def label(self) -> str:
         """The entry's label, with the chosen value."""
-        chosen = [f"{name} {self.options[name]:g}" for name in self.entry.grid]
-        return " ".join([self.entry.label, *(f"({each})" for each in chosen)])
+        return chosen(self.entry.label, {name: self.options[name] for name in self.entry.grid})
 
 
 def read(folder: Path, runs: Sequence[Run]) -> dict[Run | str, Result]:
@@ -72,10 +71,10 @@ def summarised(
     rows = []
     joint: dict[int, Result] = {}
     for entry in sorted(entries, key=lambda entry: entry.label != REFERENCE):
-        chosen = _chosen(entry, seeds, results)
-        if chosen is None:
+        best = _best(entry, seeds, results)
+        if best is None:
             continue
-        options, found = chosen
+        options, found = best
         if entry.label == REFERENCE:
             joint = found
         shared = [seed for seed in found if seed in joint]
@@ -101,7 +100,7 @@ def summarised(
     return sorted(rows, key=lambda row: order.index(row.entry.label))
 
 
-def _chosen(
+def _best(
     entry: Entry, seeds: Sequence[int], results: Mapping[Any, Result]
 ) -> tuple[dict[str, Any], dict[int, Result]] | None:
     by_choice = []

@@ -19,6 +19,9 @@ import torch
 from equimodal import data
 from equimodal.compare.queue import BEAT, RunQueue
 from equimodal.compare.runs import Run
+from equimodal.compare.teaching import teachers_of_seed
+from equimodal.methods.registry import find
+from equimodal.methods.supplied import TEACHERS, takes_teachers
 from equimodal.training import Encoder, Settings, fit, model_for
 
 
@@ -30,7 +33,7 @@ class Task:
         study: name of the study in the database.
         source: of the data.
         settings: how to train; the seed is that of the run.
-        folder: where results go, one folder per run.
+        folder: of the comparison; results go to `runs` in it, one folder per run.
         database: of the queue.
         names: of the runs to take.
         encoder: what encodes a modality.
@@ -131,12 +134,17 @@ def _live_with_parent(queue: RunQueue, current: list[int]) -> None:
 
 def execute(run: Run, splits: data.Splits, task: Task, callbacks: list[L.Callback]) -> float:
     """Train and evaluate one run, and return its validation accuracy."""
-    folder = task.folder / run.name
+    folder = task.folder / "runs" / run.name
+    settings = replace(task.settings, seed=run.seed)
+    model = model_for(splits, seed=run.seed, encoder=task.encoder)
+    supplied = {}
+    if takes_teachers(find(run.method)):
+        supplied[TEACHERS] = teachers_of_seed(splits, settings, model, task.folder / TEACHERS)
     result = fit(
         splits,
-        run.make(),
-        replace(task.settings, seed=run.seed),
-        model_for(splits, seed=run.seed, encoder=task.encoder),
+        run.make(**supplied),
+        settings,
+        model,
         out=folder,
         resume=True,
         tensorboard=False,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from equimodal.data.embedded import available
 from equimodal.data.loading import load
 from equimodal.data.splits import Splits
 
@@ -28,3 +29,30 @@ class Source:
     def load(self) -> Splits[Any]:
         """Load it."""
         return load(self.name, **self.options)
+
+    def words(self) -> list[str]:
+        """Return what names it in a command: the name, and an option for every choice.
+
+        >>> Source("clips.npz", {"where": {"slot": [3, 4]}, "groups": "who", "size": 112}).words()
+        ['clips.npz', '--filter=slot=3|4', '--groups=who', '--view=size=112']
+        """
+        words, view = [self.name], []
+        for name, value in self.options.items():
+            if name == "modalities":
+                if self.name not in available() or tuple(value) != load(self.name).modalities:
+                    words.append(f"--modalities=[{', '.join(value)}]")
+            elif name == "where":
+                columns = [f"{column}={'|'.join(_several(of))}" for column, of in value.items()]
+                words.append(f"--filter={','.join(columns)}")
+            elif name == "channels":
+                axes = [f"{m}={'none' if axis is None else axis}" for m, axis in value.items()]
+                words.append(f"--channels={','.join(axes)}")
+            elif name in ("groups", "validation", "target"):
+                words.append(f"--{name}={value}")
+            else:
+                view.append(f"{name}={value}")
+        return [*words, f"--view={','.join(view)}"] if view else words
+
+
+def _several(value: Any) -> list[str]:
+    return [str(each) for each in (value if isinstance(value, list | tuple) else [value])]

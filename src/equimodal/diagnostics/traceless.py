@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.diagnostics.randomness import restored
 from equimodal.diagnostics.subject import Subject
+from equimodal.epochs.randomness import restored
 from equimodal.errors import MatchError, SetupError
 from equimodal.step import Step
 

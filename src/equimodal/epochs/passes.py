@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from equimodal.attach.attachment import Attachment
 from equimodal.errors import SetupError
 from equimodal.step import Step
 
-Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
+Forward = Callable[[nn.Module, Any], tuple[Any, ...]]
 
 
 def last_is_target(model: nn.Module, batch: Any) -> tuple[Any, Any]:
@@ -25,6 +25,14 @@ def last_is_target(model: nn.Module, batch: Any) -> tuple[Any, Any]:
         )
     *inputs, target = batch
     return model(*inputs), target
+
+
+def run_forward(
+    forward: Forward, model: nn.Module, batch: Any
+) -> tuple[Any, Any, Mapping[str, Tensor] | None]:
+    """Return logits, target, and which samples have a modality, where the user's forward says."""
+    logits, target, *told = forward(model, batch)
+    return logits, target, told[0] if told else None
 
 
 def observed(
@@ -40,7 +48,7 @@ def observed(
 
     Args:
         attached: the model with hooks.
-        forward: (model, batch) to (logits, target).
+        forward: (model, batch) to (logits, target), or to (logits, target, present).
         batches: each with the positions of its samples in the data set, or None.
         epoch: counted from 0.
         training: yield steps with a graph and the model in its training mode; otherwise without

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, WeightedRandomSampler
 
 from equimodal import ranks
 from equimodal.errors import SetupError
@@ -21,23 +21,47 @@ def refuse_stream(loader: object) -> None:
     """Refuse a loader that cannot be driven in another order.
 
     Raises:
-        SetupError: it is no DataLoader over a data set with a length and an index.
+        SetupError: it is no DataLoader over a data set with a length and an index, or it means
+            other samples than all of them once.
     """
-    problem = None
+    problem, remedy = None, "Pass a DataLoader over a map-style data set"
     if not isinstance(loader, DataLoader):
         problem = f"it is a {type(loader).__name__}, not a torch.utils.data.DataLoader"
     elif isinstance(loader.dataset, IterableDataset):
         problem = f"its data set {type(loader.dataset).__name__} is a stream without an index"
+    elif type(loader).__iter__ is not DataLoader.__iter__:
+        problem = f"its class {type(loader).__name__} has an __iter__ of its own"
+        remedy = "Pass a plain DataLoader, and do to its batches in the loop what __iter__ does"
     elif loader.batch_sampler is None:
         problem = "it does not batch (batch_size=None)"
     elif not hasattr(loader.batch_sampler, "batch_size"):
         kind = type(loader.batch_sampler).__name__
         problem = f"its batch sampler {kind} does not say a batch size"
+    else:
+        problem = _meant_otherwise(loader)
+        remedy = "Pass a DataLoader of all its data, which may be a torch.utils.data.Subset"
     if problem is not None:
-        raise SetupError(
-            f"this loader cannot be driven in the method's order: {problem}. Pass a DataLoader "
-            "over a map-style data set"
-        )
+        raise SetupError(f"this loader cannot be driven in the method's order: {problem}. {remedy}")
+
+
+def _meant_otherwise(loader: DataLoader[Any]) -> str | None:
+    """Say in what a sampler differs from all samples once, which an order starts from.
+
+    What a sampler leaves out may be held out. One that is told the epoch divides the samples among
+    ranks, and is not looked into.
+    """
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    kind = type(sampler).__name__
+    if isinstance(sampler, WeightedRandomSampler):
+        return f"its sampler {kind} chooses some more often than others, which an order would not"
+    if isinstance(sampler, Sized) and not hasattr(sampler, "set_epoch"):
+        drawn, samples = len(sampler), len(loader.dataset)  # type: ignore[arg-type]
+        if drawn < samples // ranks.world_size():
+            return (
+                f"its sampler {kind} goes through {drawn} of {samples} samples, and an order goes "
+                "through those as well that it leaves out"
+            )
+    return None
 
 
 def redriven(

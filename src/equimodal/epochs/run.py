@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from equimodal import ranks
-from equimodal.epochs.passes import observed
+from equimodal.epochs.passes import observed, run_forward
+from equimodal.epochs.randomness import restored
 from equimodal.epochs.redrive import pieces, redriven, refuse_stream
 from equimodal.modalities import OwnedParameter
 from equimodal.step import Step
-from equimodal.update.optimizers import another
+from equimodal.update.optimizers import another, held
 
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer
@@ -76,6 +77,8 @@ class Run:
     ) -> Iterator[Step]:
         """Pass over data and yield a step for every batch; nothing is trained.
 
+        Modes of modules, random states and the loaders' epochs are as before afterwards.
+
         Args:
             loader: batches as the user's `forward` takes them.
             identify: go through the data set in its own order, every sample of it, and say in
@@ -88,6 +91,7 @@ class Run:
             graph: yield steps with a graph also in evaluation mode.
         """
         balancer = self._balancer
+        loaders = (loader, self.train_loader or (), self.val_loader or ())
         numbers: Iterator[torch.Tensor | None] = iter(lambda: None, 0)
         if identify:
             refuse_stream(loader)
@@ -96,15 +100,16 @@ class Run:
             order = list(range(size) if samples is None else samples)
             loader = redriven(loader, order, whole=True)
             numbers = (torch.tensor(order[part]) for part in pieces(order, loader))
-        batches = zip(loader, numbers)  # noqa: B905 - numbers may be endless
-        yield from observed(
-            balancer.attached,
-            balancer.forward,
-            batches,
-            self.epoch,
-            training=training,
-            graph=graph,
-        )
+        with restored(balancer.attached.model, *loaders):  # a loader draws when a pass begins
+            batches = zip(loader, numbers)  # noqa: B905 - numbers may be endless
+            yield from observed(
+                balancer.attached,
+                balancer.forward,
+                batches,
+                self.epoch,
+                training=training,
+                graph=graph,
+            )
 
     def fork(self, method: Method) -> Fork:
         """Return a copy of the model, with its optimizer, to train by another method."""
@@ -124,7 +129,11 @@ class Run:
 
 
 class Fork:
-    """A copy of the model as it is now, with a balancer and an optimizer of its own."""
+    """A copy of the model as it is now, with a balancer and optimizers of its own.
+
+    What the user's optimizers hold beside the model, such as the parameters of a criterion that
+    learns, is copied too.
+    """
 
     def __init__(self, balancer: Balancer, method: Method) -> None:
         from equimodal.balancer import Balancer as Balanced
@@ -134,15 +143,20 @@ class Fork:
         self.model = attached.copy_model()
         names = {module: name for name, module in attached.bare_model.named_modules()}
         copies = dict(zip(attached.bare_model.parameters(), self.model.parameters(), strict=True))
-        self.optimizer = _copy_optimizer(balancer.optimizers[0], copies)
+        for parameter in held(*balancer.optimizers) - copies.keys():
+            copies[parameter] = copy.deepcopy(parameter)
+        self.optimizers = [_copy_optimizer(each, copies) for each in balancer.optimizers]
+        criterion = balancer.criterion.loss
+        if isinstance(criterion, nn.Module):
+            criterion = copy.deepcopy(criterion, {id(p): of for p, of in copies.items()})
         self.balancer = Balanced(
             method,
             self.model,
             {n: [names[m] for m in ms] for n, ms in attached.modalities.modules.items()},
             None if attached.head is None else names[attached.head],
-            self.optimizer,
+            self.optimizers,
             features=attached.given,
-            criterion=balancer.criterion.loss,
+            criterion=criterion,
             scores=copy.deepcopy(balancer.scores, {id(attached.head): None}),
             forward=balancer.forward,
             seed=balancer.seed,
@@ -150,18 +164,24 @@ class Fork:
         )
 
     def train(self, loader: Iterable[Any], epochs: int) -> None:
-        """Train the copy through the same loop as any model."""
+        """Train the copy through the same loop as any model; random states are as before then."""
+        parameters = [
+            p for of in self.optimizers for group in of.param_groups for p in group["params"]
+        ]
         self.model.train()
-        with torch.enable_grad():
+        with restored(self.model, loader), torch.enable_grad():
             for _ in range(epochs):
                 for batch in self.balancer.batches(loader):
-                    loss = self.balancer.loss(*self.forward(self.model, batch))
+                    logits, target, present = run_forward(self.forward, self.model, batch)
+                    loss = self.balancer.loss(logits, target, present=present)
                     self.balancer.backward(loss)
-                    gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                    gradients = [p.grad for p in parameters if p.grad is not None]
                     ranks.average_(gradients, self.balancer.process_group)
                     self.balancer.modulate()
-                    self.optimizer.step()
-                    self.optimizer.zero_grad()
+                    for optimizer in self.optimizers:
+                        optimizer.step()
+                    for optimizer in self.optimizers:
+                        optimizer.zero_grad()
                 self.balancer.end_epoch()
 
     def steps(self, loader: Iterable[Any]) -> Iterator[Step]:
@@ -174,7 +194,7 @@ def _copy_optimizer(
 ) -> torch.optim.Optimizer:
     """Return an optimizer of copied parameters with the groups and the state of another's."""
     groups = [
-        {**group, "params": [copies[p] for p in group["params"] if p in copies]}
+        {**group, "params": [copies[p] for p in group["params"]]}
         for group in optimizer.param_groups
     ]
     copied = another(optimizer, groups)

@@ -3,6 +3,7 @@
 from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
 from equimodal.functional.amco import mask_rate, reliance, unmasked
 from equimodal.functional.arl import asymmetric_weights
+from equimodal.functional.aug import lagging_modalities, residual_loss
 from equimodal.functional.cggm import cggm_coefficients, correctness, direction_loss
 from equimodal.functional.cml import confidence_excess
 from equimodal.functional.coefficients import (
@@ -25,6 +26,7 @@ from equimodal.functional.lfm import (
 )
 from equimodal.functional.linear import split_linear
 from equimodal.functional.mbsd import self_distillation
+from equimodal.functional.mcr import scaled_gradient, supervised_contrast
 from equimodal.functional.midas import (
     misaligned_loss,
     misaligned_sources,
@@ -95,6 +97,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "keep_modalities",
     "keep_probability",
+    "lagging_modalities",
     "late_average",
     "learning_speed",
     "least_separable",
@@ -121,9 +124,11 @@ __all__ = [
     "repetitions",
     "replaced_similarity",
     "resampling_rate",
+    "residual_loss",
     "restoring_factor",
     "running_moments_",
     "scale_columns",
+    "scaled_gradient",
     "score_gap",
     "self_distillation",
     "separability",
@@ -136,6 +141,7 @@ __all__ = [
     "speed_difference",
     "split_linear",
     "spread_centres",
+    "supervised_contrast",
     "switched_stimulation",
     "tensor_std",
     "thresholded_coefficient",

@@ -69,7 +69,7 @@ def direction_loss(coefficients: Tensor, cosines: Tensor) -> Tensor:
     (Guo et al., NeurIPS 2024.)
 
     Args:
-        coefficients: shape ``(M,)``.
+        coefficients: shape ``(M,)``; NaN where there is none: M counts the others.
         cosines: between the gradients of each classifier and of the fusion, shape ``(M,)``.
 
     Returns:
@@ -78,4 +78,7 @@ def direction_loss(coefficients: Tensor, cosines: Tensor) -> Tensor:
     >>> direction_loss(torch.tensor([0.25, 0.75]), torch.tensor([1.0, 0.0]))
     tensor(0.3750)
     """
-    return (coefficients.abs().sum() - (coefficients * cosines).sum()) / len(coefficients)
+    known = ~coefficients.isnan()
+    coefficients = torch.where(known, coefficients, 0)
+    misdirected = coefficients.abs().sum() - (coefficients * cosines).sum()
+    return misdirected / known.sum().clamp(min=1)

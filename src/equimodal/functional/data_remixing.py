@@ -28,11 +28,13 @@ def separability(logits: Tensor) -> Tensor:
     return (math.log(classes) + (logs.exp() * logs).sum(dim=-1)) / math.log(2)
 
 
-def least_separable(logits: Tensor) -> Tensor:
+def least_separable(logits: Tensor, present: Tensor | None = None) -> Tensor:
     """Which modality separates each sample worst; of several that do, the last.
 
     Args:
         logits: unimodal logits, shape ``(M, B, C)``.
+        present: which samples have a modality, shape ``(M, B)``, bool; all by default. One that is
+            missing is chosen only where all are.
 
     Returns:
         Positions of the modalities, shape ``(B,)``, int64.
@@ -40,4 +42,7 @@ def least_separable(logits: Tensor) -> Tensor:
     >>> least_separable(torch.tensor([[[5.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]]))
     tensor([1, 1])
     """
-    return len(logits) - 1 - separability(logits).flip(0).argmin(dim=0)
+    found = separability(logits)
+    if present is not None:
+        found = found.masked_fill(~present, math.inf)
+    return len(logits) - 1 - found.flip(0).argmin(dim=0)

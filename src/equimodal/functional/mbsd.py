@@ -18,8 +18,9 @@ def self_distillation(
         L_{KL} = \frac{1}{B} \sum_i w_i\, KL(p(u^+_i) \,\Vert\, p(u^-_i)), \quad
         w_i = |p(u^+_i)_{y_i} - p(u^-_i)_{y_i}|
 
-    with w = 0 where neither predicts the true class, and the mean over pairs for M > 2. Weights
-    and the stronger modality carry no gradient, so that the stronger is never pulled down.
+    with w = 0 where neither predicts the true class, and for M > 2 the mean over the pairs that a
+    sample has. Weights and the stronger modality carry no gradient, so that the stronger is never
+    pulled down.
 
     The equations of MBSD as in BalanceMM (after Liu et al., WSDM 2023); not verified against the
     paper.
@@ -45,12 +46,15 @@ def self_distillation(
     right = detached.argmax(dim=2) == labels
     weight = (probability[first] - probability[second]).abs()
     weight = weight * (right[first] | right[second])
-    if counted is not None:
-        weight = weight * (counted[first] & counted[second])
+    if counted is None:
+        weight = weight / len(first)
+    else:
+        both = (counted[first] & counted[second]).to(weight.dtype)
+        weight = weight * both / both.sum(dim=0).clamp(min=1)
     leads = (probability[first] >= probability[second])[..., None]
     strong = torch.where(leads, detached[first], detached[second])
     weak = torch.where(leads, unimodal[second], unimodal[first])
     distance = (weak - strong).square().mean(dim=2)
     surprise = strong.log_softmax(dim=2) - weak.log_softmax(dim=2)
     divergence = (strong.softmax(dim=2) * surprise).sum(dim=2)
-    return (weight * distance).mean(), (weight * divergence).mean()
+    return (weight * distance).sum(dim=0).mean(), (weight * divergence).sum(dim=0).mean()

@@ -23,13 +23,16 @@ from equimodal.methods.objective.alignment import (
     MixtureFirst,
 )
 from equimodal.methods.objective.arl import ARL, AsymmetricWeights, UniformWeights
+from equimodal.methods.objective.aug import AUG
 from equimodal.methods.objective.blending_schedule import OfflineBlending, OnlineBlending
 from equimodal.methods.objective.cml import CML
 from equimodal.methods.objective.g2d import G2D
 from equimodal.methods.objective.gradient_blending import GradientBlending
+from equimodal.methods.objective.growing import FixedHiddenLayer, HiddenLayer
 from equimodal.methods.objective.joint import Joint
 from equimodal.methods.objective.lfm import LFM
 from equimodal.methods.objective.mbsd import MBSD
+from equimodal.methods.objective.mcr import MCR
 from equimodal.methods.objective.midas import MIDAS
 from equimodal.methods.objective.mimo import MIMO
 from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVectors
@@ -62,6 +65,7 @@ from equimodal.methods.teacher import Teacher, teachers_of
 __all__ = [
     "AGM",
     "ARL",
+    "AUG",
     "CGGM",
     "CML",
     "DGL",
@@ -69,6 +73,7 @@ __all__ = [
     "GE",
     "LFM",
     "MBSD",
+    "MCR",
     "MIDAS",
     "MIMO",
     "MLA",
@@ -93,6 +98,7 @@ __all__ = [
     "Ensemble",
     "EntropyWeighted",
     "FittedWeight",
+    "FixedHiddenLayer",
     "FixedWeights",
     "Fusion",
     "GradedStimulation",
@@ -100,6 +106,7 @@ __all__ = [
     "GradientCosine",
     "Greedy",
     "HeadSlices",
+    "HiddenLayer",
     "InfoReg",
     "JensenShannon",
     "Joint",

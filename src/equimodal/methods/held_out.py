@@ -62,21 +62,26 @@ def _means(
     unimodal: Unimodal,
     read: Callable[[Step, list[Tensor]], Tensor],
 ) -> Tensor:
-    """Return means over all samples that have something to predict, shape ``(M,)``."""
+    """Return means over the samples that have the modality and something to predict, ``(M,)``."""
     sums: list[Tensor] = []
     for step in run.steps(loader):
         logits = unimodal(step)
         values = read(step, [logits[name].detach() for name in run.names])
         ignored = step.criterion.ignored(step.target)
-        counted = torch.ones_like(values[0]) if ignored is None else (~ignored).to(values.dtype)
+        counted = torch.ones_like(values, dtype=torch.bool)
+        if ignored is not None:
+            counted &= ~ignored
+        for at, name in enumerate(run.names):
+            if name in step.present:
+                counted[at] &= step.present[name].to(counted.device)
         # A product would carry the NaN of a sample that does not count.
-        kept = torch.where(counted > 0, values, 0).sum(dim=1)
-        sums.append(torch.cat([kept, counted.sum()[None]]))
+        kept = torch.where(counted, values, 0).sum(dim=1)
+        sums.append(torch.stack([kept, counted.sum(dim=1).to(kept)]))
     if not sums:
         raise SetupError(
             "a loader gave no batch between epochs: expected one that can be passed over again "
             "after every epoch, such as a DataLoader, and not an iterator"
         )
     total = run.summed(torch.stack(sums).sum(dim=0))
-    means: Tensor = total[:-1] / total[-1]
+    means: Tensor = total[0] / total[1]
     return means

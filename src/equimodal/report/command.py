@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from equimodal import data
-from equimodal.compare.runs import Entry, main_job
+from equimodal.compare.runs import Entry, entry_of, main_job
 from equimodal.compare.summary import REFERENCE
 from equimodal.errors import SetupError
 from equimodal.methods.registry import available
+from equimodal.methods.supplied import supplied
 from equimodal.report.plan import entries_of
 from equimodal.report.results import Results
 from equimodal.training.models import HEADS, PLAIN
@@ -47,18 +48,12 @@ def _where(results: Results) -> list[str] | None:
     options = source.get("options") if isinstance(source, Mapping) else None
     if not isinstance(source, Mapping) or not isinstance(options, Mapping):
         return None
-    if not set(options) <= {"modalities", "where", "groups", "validation", "target"}:
+    name, *_ = words = str(source.get("name")), *_modalities(results)
+    chosen = {option: value for option, value in options.items() if option != "modalities"}
+    try:
+        return [*words, *data.Source(name, chosen).words()[1:]]
+    except (AttributeError, TypeError):  # the file was changed by hand
         return None
-    parts = [
-        f"--{name}={options[name]}"
-        for name in ("groups", "validation", "target")
-        if name in options
-    ]
-    if isinstance(options.get("where"), Mapping):
-        chosen = {n: v if isinstance(v, list) else [v] for n, v in options["where"].items()}
-        spelt = ",".join(f"{name}={'|'.join(map(str, v))}" for name, v in chosen.items())
-        parts.append(f"--filter={spelt}")
-    return [str(source.get("name")), *_modalities(results), *parts]
 
 
 def _compare(results: Results) -> list[str] | None:
@@ -66,13 +61,20 @@ def _compare(results: Results) -> list[str] | None:
     seeds = list(results.seeds)
     if not entries or seeds != list(range(len(seeds))):
         return None
-    grids = {entry.grid["alpha"] for entry in entries if set(entry.grid) == {"alpha"}}
+    grids = {alphas for entry in entries if (alphas := _alphas(entry))}
     if len(grids) > 1:
         return None
     alphas = grids.pop() if grids else ()
     job = main_job(results.modalities, alphas or (0.0,))
     labels = [entry.label for entry in entries]
-    plain = [Entry(entry.method, entry.method) for entry in entries]
+    settings = results.about.get("settings")
+    epochs = settings.get("epochs") if isinstance(settings, Mapping) else None
+    known = available()
+    plain = [
+        entry_of(entry.method, known[entry.method], results.modalities, epochs or 1)
+        for entry in entries
+        if entry.method in known
+    ]
     of_job = [entry for entry in job if entry.label in labels]
     others = [entry for entry in entries if entry.label not in {each.label for each in job}]
     if any(entry not in job and entry not in plain for entry in entries) or not all(
@@ -94,6 +96,10 @@ def _compare(results: Results) -> list[str] | None:
     if len(of_job) < len(offered):
         parts.append(f"--rows=[{', '.join(labels)}]")
     return parts
+
+
+def _alphas(entry: Entry) -> tuple[float, ...]:
+    return tuple(value for value in entry.grid.get("alpha", ()) if isinstance(value, int | float))
 
 
 def _train(results: Results) -> list[str] | None:
@@ -133,11 +139,12 @@ def _method(described: str) -> list[str] | None:
         try:
             value = ast.literal_eval(given)
         except ValueError:  # an object, which no option makes unless it is the usual one
-            if ast.unparse(given) != repr(getattr(kind(), name, None)):
+            if supplied(kind) or ast.unparse(given) != repr(getattr(kind(), name, None)):
                 return None
             continue
         if value != option.default:
-            parts.append(f"--method.{name.replace('_', '-')}={value}")
+            spelt = list(value) if isinstance(value, tuple) else value
+            parts.append(f"--method.{name.replace('_', '-')}={spelt}")
     return parts
 
 

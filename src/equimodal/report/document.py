@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from equimodal.compare.runs import chosen
 from equimodal.compare.summary import REFERENCE, Row
 from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
@@ -249,8 +250,7 @@ def _runs(results: Results) -> Table:
 
 
 def _run(held: Held, modalities: Sequence[str]) -> list[Cell]:
-    numeric = {k: v for k, v in held.run.options.items() if isinstance(v, int | float)}
-    label = " ".join([held.run.label, *(f"({k} {v:g})" for k, v in numeric.items())])
+    label = chosen(held.run.label, held.run.options)
     known = [Cell(label, label), number(held.run.seed, ".0f"), Cell(held.state, held.state)]
     if held.result is None:
         return [*known, *[Cell("")] * (5 + len(modalities))]

@@ -18,15 +18,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from equimodal.compare.queue import SILENCE
-from equimodal.compare.runs import Entry, Run
+from equimodal.compare.runs import Entry, Run, numbers
 from equimodal.methods.registry import available
 from equimodal.report.reading import UnreadableError, cleaned, object_in
 
 State = Literal["waiting", "training", "broken off", "failed"]
 NAMED = re.compile(
-    r"(?P<label>.+?)(?P<chosen>(?:-[A-Za-z_]\w*-[\d.e+-]*\d)*)-seed-(?P<seed>\d+)-\w+"
+    r"(?P<label>.+?)(?P<chosen>(?:-[A-Za-z_][\w.]*-[\d.e+-]*\d)*)-seed-(?P<seed>\d+)-\w+"
 )
-OPTION = re.compile(r"-([A-Za-z_]\w*)-([\d.e+-]*\d)(?=-|$)")
+OPTION = re.compile(r"-([A-Za-z_]\w*)(?:\.(\w+))?-([\d.e+-]*\d)(?=-|$)")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def planned(folder: Path, modalities: Sequence[str]) -> tuple[list[Planned], boo
 
 
 def entries_of(runs: Iterable[Run]) -> list[Entry]:
-    """Return the rows that runs belong to: an option that is a number was one to choose from."""
+    """Return the rows that runs belong to: an option that is of numbers was one to choose from."""
     by_label: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
         options = by_label.setdefault((run.label, run.method), [])
@@ -80,14 +80,17 @@ def entries_of(runs: Iterable[Run]) -> list[Entry]:
 
 def _entries(label: str, method: str, options: Sequence[Mapping[str, Any]]) -> list[Entry]:
     first = options[0]
-    numeric = [name for name, value in first.items() if _is_number(value)]
+    numeric = [name for name, value in first.items() if numbers({name: value})]
     fixed = {name: value for name, value in first.items() if name not in numeric}
     for each in options:
         others = {name: value for name, value in each.items() if name not in numeric}
         if len(numeric) != 1 or others != fixed or set(each) != set(first):
             return [Entry(label, method, dict(each)) for each in options]
     (name,) = numeric
-    return [Entry(label, method, fixed, {name: tuple(sorted(each[name] for each in options))})]
+    values = [each[name] for each in options]
+    if not any(isinstance(value, Mapping) for value in values):
+        values.sort()
+    return [Entry(label, method, fixed, {name: tuple(values)})]
 
 
 def _queued(database: Path) -> list[Planned]:
@@ -139,9 +142,9 @@ def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
     if found is None:
         return None
     label = str(cleaned(found["label"]))
-    options: dict[str, Any] = {
-        name: float(value) for name, value in OPTION.findall(found["chosen"])
-    }
+    options: dict[str, Any] = {}
+    for name, modality, value in OPTION.findall(found["chosen"]):
+        options[name] = {modality: float(value)} if modality else float(value)
     try:
         described = str(object_in(folder / "run.json").get("method", ""))
     except UnreadableError:
@@ -152,7 +155,3 @@ def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
         if label == f"{modality} alone".replace(" ", "-"):
             label, method, options = f"{modality} alone", "unimodal", {"modality": modality}
     return Planned(folder.name, Run(label, method, options, int(found["seed"])), "broken off")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

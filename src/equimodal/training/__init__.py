@@ -9,5 +9,15 @@ from equimodal.training.models import Encoder, Fusion, model_for  # noqa: E402
 from equimodal.training.module import BalancedModule  # noqa: E402
 from equimodal.training.result import Result  # noqa: E402
 from equimodal.training.settings import Settings  # noqa: E402
+from equimodal.training.teaching import train_teachers  # noqa: E402
 
-__all__ = ["BalancedModule", "Encoder", "Fusion", "Result", "Settings", "fit", "model_for"]
+__all__ = [
+    "BalancedModule",
+    "Encoder",
+    "Fusion",
+    "Result",
+    "Settings",
+    "fit",
+    "model_for",
+    "train_teachers",
+]

@@ -76,9 +76,7 @@ def fit(
         last = folder / "checkpoints" / "last.ckpt"
         model = model or model_for(splits, seed=settings.seed)
         claim = _claim(folder, splits, described, model, settings, source)
-        if (folder / "comparison.json").exists():
-            raise SetupError(f"{folder} holds a comparison, not a run: name another folder")
-        if (folder / "result.json").exists() or last.exists():
+        if begun(folder):
             if not resume:
                 raise SetupError(
                     f"{folder} holds a run already: go on with it (--resume), or name another "
@@ -168,6 +166,17 @@ def fit(
         )
         result.save(folder / "result.json")
     return result
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or to be resumed.
+
+    Raises:
+        SetupError: it holds a comparison.
+    """
+    if (folder / "comparison.json").exists():
+        raise SetupError(f"{folder} holds a comparison, not a run: name another folder")
+    return (folder / "result.json").exists() or (folder / "checkpoints" / "last.ckpt").exists()
 
 
 def versions() -> dict[str, str]:

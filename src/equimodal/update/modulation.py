@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.attach.sharding import Sharding, local, placed_like
-from equimodal.errors import SetupError
+from equimodal.errors import SetupError, StepError
 from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
 from equimodal.update.noise import Noise, NoiseJob, NoiseSource
@@ -47,11 +48,19 @@ class Wanted(NamedTuple):
 
 @dataclass
 class Modulated:
-    """A step between `modulate` and `optimizer.step`: what the update is scaled by."""
+    """A step between `modulate` and `optimizer.step`: what the update is scaled by.
+
+    Attributes:
+        coefficients: by method.
+        step: its number.
+        stepped: the optimizers that have stepped.
+        told: whether `modulate` was given the gradient scaler.
+    """
 
     coefficients: dict[int, Tensor]
     step: int
     stepped: set[Optimizer]
+    told: bool = False
 
 
 class Modulation:
@@ -161,6 +170,35 @@ class Modulation:
     def in_update_space(self) -> bool:
         """Whether any method acting on updates acts at all."""
         return bool(self.groups["update"])
+
+    def unreached(self) -> list[str]:
+        """Return the modalities that are acted on, but of which nothing has a gradient now."""
+        trained, reached = set(), set()
+        for group in itertools.chain(*self.groups.values()):
+            for member in group.members:
+                if member.owned.parameter.requires_grad:
+                    trained.add(group.modality)
+                    if member.owned.parameter.grad is not None:
+                        reached.add(group.modality)
+                        break
+        return [self.modalities.names[index] for index in sorted(trained - reached)]
+
+    def refuse_unstepped(self) -> None:
+        """Refuse to add to gradients that were modulated, and that no optimizer step has used.
+
+        A step that was left out on purpose, as by a gradient scaler, has cleared them.
+
+        Raises:
+            StepError: some are there still.
+        """
+        for name in self.modalities.names:
+            for owned in self.modalities.trainable(name):
+                if owned.parameter.grad is not None and self._gradient(owned.parameter).any():
+                    raise StepError(
+                        "balancer.backward: the gradients were modulated and have not been stepped "
+                        "with since: call balancer.modulate() once per optimizer step, after its "
+                        "last micro-batch; to leave a step out, call optimizer.zero_grad()"
+                    )
 
     def on_gradients(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
         """Multiply gradients by the coefficients, then add noise.

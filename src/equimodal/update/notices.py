@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-from equimodal.errors import BalanceWarning, StepError
+from equimodal.errors import StepError, warn
+from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities
 from equimodal.update.optimizers import Optimizer, eager, held, weakly
 
@@ -34,7 +34,7 @@ class Notices:
         """Warn, unless the same was said before."""
         if message not in self._said:
             self._said.add(message)
-            warnings.warn(message, BalanceWarning, stacklevel=4)
+            warn(message)
 
     def forgotten(self, closure: bool) -> None:
         """The optimizer has stepped, and `modulate` had not been called."""
@@ -55,6 +55,19 @@ class Notices:
                 f"the unimodal loss of {', '.join(names)} is NaN or infinite: coefficients "
                 "that depend on it are 1 in such steps"
             )
+
+    def untouched(self, names: Sequence[str], evidence: Evidence) -> None:
+        """Modalities had samples in this step, but no gradient to modulate."""
+        if not names or torch.compiler.is_compiling():
+            return
+        counts = dict(zip(evidence.names, evidence.counts.tolist(), strict=True))
+        for name in names:
+            if counts[name] > 0:
+                self.once(
+                    f"no gradient reached encoders['{name}'], so that nothing of it was modulated: "
+                    "was its feature detached, were its layers replaced after the balancer was "
+                    "made, or was zero_grad() called before modulate()?"
+                )
 
     def evaluating(self, model: nn.Module) -> None:
         """A loss is about to be trained on: look whether the model is in evaluation mode."""

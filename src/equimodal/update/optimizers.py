@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ def given_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Opti
     Raises:
         SetupError: there is none, or one that takes several gradients per step.
     """
-    optimizers = [_within(o) for o in ([given] if isinstance(given, Optimizer) else given or [])]
+    several: Any = given if isinstance(given, Iterable) else [] if given is None else [given]
+    optimizers = [_within(optimizer) for optimizer in several]
     if not optimizers:
         raise SetupError("expected optimizer=..., the one that trains the model, found none")
     for optimizer in optimizers:

@@ -63,6 +63,7 @@ def test_hidden_states_in_the_output_do_not_keep_the_graph_alive() -> None:
         *inputs, target = batch()
         balancer.backward(balancer.loss(model(*inputs)["logits"], target))
         balancer.modulate()
+        model.zero_grad()
     gc.collect()
     assert sum(type(each) is Call for each in gc.get_objects()) == 0
 

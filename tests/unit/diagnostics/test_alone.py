@@ -160,6 +160,11 @@ def test_encoders_start_anew_as_their_modules_do() -> None:
     assert all(parameter.isfinite().all() for parameter in parameters)
 
 
+def test_data_to_train_on_that_hold_nothing_are_refused() -> None:
+    with Many(2).subject() as subject, pytest.raises(eq.SetupError, match="train_loader: expected"):
+        alone(subject, [], [data(20, 2)], [data(20, 2)], sgd, 1)
+
+
 def test_parameters_that_nobody_resets_are_named() -> None:
     model = Many(2)
     model.encoders["b"] = Gated()
@@ -308,7 +313,7 @@ def test_samples_that_do_not_pair_are_refused() -> None:
         other = probes(subject, splits[0], splits[1])
     with pytest.raises(eq.SetupError, match="pass the same loader to both"):
         gap(reached, other)
-    with pytest.raises(eq.SetupError, match=r"each of the 4 samples.*found shape \(3,\)"):
+    with pytest.raises(eq.SetupError, match=r"each of 4 samples.*found shape \(3,\)"):
         gap({"a": torch.ones(3)}, read)
     with pytest.raises(eq.SetupError, match="expected an accuracy between 0 and 1 for a, found 78"):
         gap({"a": 78.1}, read)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from equimodal.data import Splits, Synthetic
-from equimodal.diagnostics.advice.diagnose import diagnose
+from equimodal.diagnostics.advice.diagnose import Spread, diagnose
 from equimodal.diagnostics.advice.diagnosis import Diagnosis
 from equimodal.diagnostics.encoders.alone import Alone, alone
 from equimodal.diagnostics.encoders.fused import fused
@@ -24,6 +24,7 @@ from equimodal.diagnostics.encoders.threads import one_thread
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import MatchError, SetupError
 from equimodal.report.findings import read
+from equimodal.scores import Ablation
 from equimodal.training.models import Fusion, model_for
 from support.subjects import LETTERS, Many, data, loader_of
 
@@ -90,6 +91,26 @@ def test_a_slow_modality_is_ignored_and_unimodal_losses_would_mend_it() -> None:
     assert found.together is not None
     assert found.together.alone.low > found.accuracy.high
     assert abs(found.together.alone.value - Synthetic(PAIR, SLOW).optimal()) < 0.03
+
+
+def test_a_slow_modality_that_knows_most_leads_and_is_used_in_part() -> None:
+    """Joint training reaches 90, multi-loss 95.9, which is all there is."""
+    found = examined(Synthetic({"fast": 0.5, "slow": 0.9}, SLOW), epochs=16)
+    assert found.advice is not None
+    assert found.advice.verdict == "unimodal losses"
+    assert found.advice.ignored == ()
+    assert found.leading == "slow"
+    assert found.together is not None
+    assert found.together.refit.low > 0.03
+
+
+def test_what_is_slow_to_train_alone_too_has_something_to_tell() -> None:
+    """After four epochs the slow encoder alone is at chance; a probe reads 84 from it."""
+    found = examined(Synthetic(PAIR, {"slow": 0.005}), epochs=4)
+    assert found.alone_tells == {"fast": True, "slow": False}
+    assert found.advice is not None
+    assert found.advice.verdict == "unimodal losses"
+    assert found.advice.ignored == ("slow",)
 
 
 def test_a_slow_modality_that_tells_nothing_new_is_better_left_alone() -> None:
@@ -242,6 +263,15 @@ def test_frozen_encoders_have_no_gradients_and_are_not_balanced() -> None:
     assert found.advice.verdict == "do not balance"
 
 
+@pytest.mark.parametrize(
+    ("size", "taken"),
+    [(3, [0, 1, 2]), (4, [0, 1, 2, 3]), (5, [0, 2, 4]), (12, [0, 3, 6, 9]), (13, [0, 4, 8, 12])],
+)
+def test_gradients_are_of_batches_from_all_of_the_data(size: int, taken: list[int]) -> None:
+    assert list(Spread(list(range(size)), 4)) == taken
+    assert list(Spread(iter(range(size)), 4)) == list(range(min(size, 4)))
+
+
 def test_nothing_is_left_behind(many: tuple[Subject, Any, Any]) -> None:
     subject, train, loader = many
     model = subject.model
@@ -318,6 +348,44 @@ def test_misfits_are_refused(many: tuple[Subject, Any, Any]) -> None:
         )
 
 
+def test_what_cannot_be_is_said_before_encoders_are_trained_alone(
+    many: tuple[Subject, Any, Any],
+) -> None:
+    subject, train, loader = many
+
+    def never() -> dict[str, float]:
+        raise AssertionError("training took hours")
+
+    with pytest.raises(SetupError, match="classes: expected 4 names"):
+        diagnose(subject, train, loader, alone=never, classes=["one"], resamples=20)
+    with pytest.raises(SetupError, match="an accuracy between 0 and 1 for a, found 90"):
+        diagnose(subject, None, loader, alone={"a": 90, "b": 70, "c": 30}, resamples=20)
+    known = {"a": 0.9, "b": 0.7, "c": 0.3}
+    found = diagnose(subject, None, loader, alone=lambda: known, resamples=20)
+    assert found.alone is not None
+    assert found.alone["a"].value == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("part", ["the model", "b"])
+def test_logits_that_are_no_numbers_are_counted(part: str) -> None:
+    model = Many(3)
+    *inputs, target = data(60)
+    if part == "b":  # alone, where the other features are replaced by zeros
+
+        class Divided(nn.Module):
+            def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+                return (b[:, :4] / a[:, :4].norm(dim=1, keepdim=True)) + c[:, :4]
+
+        model = Many(3, head=Divided())
+    else:
+        inputs[1][3:5] = torch.nan
+    with (
+        model.subject(scores=Ablation("zero")) as subject,
+        pytest.raises(SetupError, match=f"{part}.* not numbers for"),
+    ):
+        diagnose(subject, None, loader_of([*inputs, target]), resamples=20)
+
+
 def test_encoders_trained_alone_on_other_samples_are_refused(
     many: tuple[Subject, Any, Any],
 ) -> None:
@@ -338,7 +406,10 @@ def test_encoders_trained_alone_on_other_samples_are_refused(
 
 def test_a_regression_is_refused() -> None:
     model = Many(2, classes=1)
-    with model.subject(criterion=F.mse_loss) as subject, pytest.raises(MatchError):
+    with (
+        model.subject(criterion=F.mse_loss) as subject,
+        pytest.raises(MatchError, match="robustness take metric="),
+    ):
         *inputs, target = data(60, 2)
         diagnose(subject, None, loader_of([*inputs, target[:, None].float()]))
 

@@ -122,6 +122,17 @@ def test_ratios_are_those_of_the_paper_and_gaps_those_of_single_samples(modaliti
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_means_are_those_of_the_data_not_of_batches_of_one_class() -> None:
+    """A batch's own mean would tell its class, and every modality would seem to know it."""
+    *inputs, target = data(60)
+    order = target.argsort()
+    tensors = [each[order] for each in (*inputs, target)]
+    whole, by_class = [tensors], [[each[target[order] == c] for each in tensors] for c in range(4)]
+    with Many(3).subject(scores=eq.Ablation("mean")) as subject:
+        one, other = (discrepancy(subject, loader).values for loader in (whole, by_class))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_equal_modalities_have_a_ratio_of_one() -> None:
     target = torch.arange(30) % 3
     same = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))

@@ -12,13 +12,18 @@ import pytest
 from equimodal.cli import compare as compare_command
 from equimodal.cli import main
 from equimodal.compare import Comparison
-from equimodal.compare.runs import Entry, Run, main_job
+from equimodal.compare.runs import Entry, Run, entry_of, main_job
+from equimodal.methods import find
 from equimodal.report.command import command_of
 from equimodal.report.results import read
 from support.reports import comparison, result, settings
 
 MODALITIES = ("accelerometer", "gyroscope")
 JOB = main_job(MODALITIES, (0.1, 0.3))
+
+
+def made(name: str) -> Entry:
+    return entry_of(name, find(name), MODALITIES, 6)
 
 
 def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
@@ -45,6 +50,7 @@ def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
         ([*JOB, Entry("pmr", "pmr")], {"lr": 0.01}, "--lr=0.01"),
         ([Entry("joint", "joint"), Entry("pmr", "pmr"), Entry("mla", "mla")], {}, "--methods=["),
         ([JOB[1], JOB[3], Entry("pmr", "pmr")], {"optimizer": "adamw"}, "--optimizer=adamw"),
+        ([JOB[3], made("mslr"), made("umt")], {}, "'--methods=[mslr, umt]'"),
     ],
 )
 def test_it_runs_the_same(
@@ -65,6 +71,15 @@ def test_it_runs_the_same(
     assert sorted(run.name for run in again.runs) == sorted(run.name for run in runs)
     held = json.loads((tmp_path / "a folder" / "comparison.json").read_text())
     assert held["settings"] == again.claim.plan["settings"]
+
+
+def test_what_depends_on_the_epochs_is_known_by_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = comparison(tmp_path / "a", MODALITIES, [JOB[3], made("g2d")], queue=True, epochs=6)
+    command, _ = command_of(read(tmp_path / "a"))
+    again = planned_by(f"{command.rpartition(' --out ')[0]} --out {tmp_path / 'b'}", monkeypatch)
+    assert sorted(run.name for run in again.runs) == sorted(run.name for run in runs)
 
 
 def test_some_modalities_are_named(tmp_path: Path) -> None:
@@ -107,6 +122,12 @@ def test_what_no_command_makes_has_none(
             "--method=ogm-ge --method.alpha=0.7 --method.floor=0.1 --fusion=film",
         ),
         ("Joint()", "Concat", "--method=joint"),
+        ("UMT(weight=10.0)", "Concat", "--method=umt"),
+        (
+            "G2D(gating=(0, 12), logits=2.0)",
+            "Concat",
+            "--method=g2d '--method.gating=[0, 12]' --method.logits=2.0",
+        ),
     ],
 )
 def test_a_run_is_trained_again(tmp_path: Path, method: str, head: str, expected: str) -> None:
@@ -129,11 +150,16 @@ def test_where_a_run_has_its_data_from_is_kept(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(about))
     command, remark = command_of(read(tmp_path))
     assert shlex.split(command)[2:-2] == [
-        "/a b/grid.npz", "--modalities=[lips, voice]", "--groups=who", "--filter=slot=3|4",
+        "/a b/grid.npz", "--modalities=[lips, voice]", "--filter=slot=3|4", "--groups=who",
         "--method=joint", "--encoder=resnet18",
     ]  # fmt: skip
     assert remark == ""
-    about["source"]["options"]["frames"] = 3
+    about["source"]["options"] = {"channels": {"voice": None, "lips": 0}, "frames": 3, "size": 112}
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    assert shlex.split(command_of(read(tmp_path))[0])[3:6] == [
+        "--modalities=[lips, voice]", "--channels=voice=none,lips=0", "--view=frames=3,size=112",
+    ]  # fmt: skip
+    about["source"]["options"] = {"where": ["slot"], "frames": 3}
     (tmp_path / "run.json").write_text(json.dumps(about))
     assert shlex.split(command_of(read(tmp_path))[0])[2] == "DATASET"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from equimodal.errors import SetupError
 
 CHUNK = 1 << 20
 ROWS = 64  # to copy at a time
+SOON = 2.0  # seconds of copying before a word of it
+SELDOM = 60.0  # seconds from one word to the next in a log
 
 
 class Shards:
@@ -94,9 +97,7 @@ def mapped(told: Prepared) -> dict[str, list[Path]]:
                 if left.suffix in {".arrow", ".partial"} and left not in wanted:
                     with contextlib.suppress(OSError):  # where open files cannot be removed
                         left.unlink()
-            for path, shard in wanted.items():
-                if not path.exists():
-                    _copy(told.path(shard), shard, path)
+            _copy_all(told, {path: of for path, of in wanted.items() if not path.exists()})
     return {
         split: [folder / f"{shard.sha256}.arrow" for shard in of_split]
         for split, of_split in told.splits.items()
@@ -115,6 +116,25 @@ def _folder(told: Prepared) -> Path:
     folder = Path(datasets.config.HF_DATASETS_CACHE, "equimodal", name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _copy_all(told: Prepared, wanted: Mapping[Path, Shard]) -> None:
+    """Copy shards; if that takes longer than a moment, with a bar on standard error."""
+    from datasets.utils import tqdm  # which datasets.disable_progress_bars() switches off
+
+    sizes = {path: Path(told.path(shard)).stat().st_size for path, shard in wanted.items()}
+    with tqdm(
+        desc=f"{told.root}: copying the shards for reading, once",
+        total=sum(sizes.values()),
+        unit="B",
+        unit_scale=True,
+        delay=SOON,
+        miniters=1,
+        mininterval=0.5 if sys.stderr.isatty() else SELDOM,
+    ) as bar:
+        for path, shard in wanted.items():
+            _copy(told.path(shard), shard, path)
+            bar.update(sizes[path])
 
 
 def _copy(source: str, shard: Shard, path: Path) -> None:

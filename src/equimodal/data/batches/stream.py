@@ -6,14 +6,16 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from equimodal import ranks
 from equimodal.data.batches.epoch import Epoch
+from equimodal.data.batches.passes import Passes, Rest
 from equimodal.data.batches.prepared import AGAIN, Prepared, prepared
 from equimodal.data.batches.sample import Maker, Sample, Stored, collate
 from equimodal.data.batches.shards import stored
@@ -29,8 +31,7 @@ class Stream(IterableDataset[Sample]):
     reads, of all ranks and workers, goes through its own stretch of the shards. Shuffled, the
     shards come in another order every epoch, clips are drawn out of a buffer, and all processes
     have equally many: the few that remain, others in each epoch, are left out. In their own order
-    every clip comes once. Which order it is depends on the number of processes, and an epoch can
-    be begun at its beginning only.
+    every clip comes once. Which order it is depends on the number of processes.
 
     Args:
         told: what the prepared folder says of itself.
@@ -58,6 +59,7 @@ class Stream(IterableDataset[Sample]):
         self.classes = told.classes
         self._epoch = Epoch()
         self._next = 0
+        self._rest = Rest(1)
         self._rank = ranks.rank(), ranks.world_size()
 
     @property
@@ -79,24 +81,26 @@ class Stream(IterableDataset[Sample]):
         """Say which epoch it is, and that the next pass of `loader` is."""
         self._epoch.set(epoch)
         self._next = epoch
+        self._rest = Rest(1)
 
-    def begin(self) -> None:
-        """Begin the epoch after the last one that was begun; a loader does."""
+    def begin(self, rest: Rest | None = None) -> None:
+        """Begin the epoch after the last one that was begun, or the rest of it; a loader does."""
         self.set_epoch(self._next)
+        self._rest = rest or Rest(1)
         self._next += 1
         self._rank = ranks.rank(), ranks.world_size()  # workers cannot find out
 
-    def loader(
-        self, batch_size: int = 64, *, workers: int = 0, **settings: Any
-    ) -> DataLoader[Sample]:
+    def loader(self, batch_size: int = 64, *, workers: int = 0, **settings: Any) -> Passes:
         """Return a DataLoader of raw batches; each pass is another epoch.
+
+        ``loader.go_on(7, batches)`` makes the next pass the rest of epoch 7.
 
         Args:
             batch_size: samples per batch.
             workers: processes that read and decode; 0 to do so in this one.
             settings: of the DataLoader.
         """
-        return _Passes(
+        return Passes(
             self,
             batch_size=batch_size,
             num_workers=workers,
@@ -109,42 +113,40 @@ class Stream(IterableDataset[Sample]):
         epoch = self.epoch
         worker = get_worker_info()
         here, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        part, had = self._rest.of(here)
         rank, world = self._rank
-        place, many = rank * workers + here, world * workers
+        place, many = rank * workers + part, world * workers
         clips = self._clips(epoch, place, many)
         if self.shuffle:
             draw = random.Random(f"{self.seed}:{epoch}:{place} of {many}")
             clips = _out_of_a_buffer(clips, self.buffer, draw)
-        for each in clips:
+        for each in islice(clips, had, None):
             yield self.maker(each, self.seed, epoch)
+
+    def stretch(self, place: int, many: int) -> range:
+        """Return the places of the clips, in the order of the shards, of one of many processes."""
+        size = sum(shard.rows for shard in self.told.splits[self.split])
+        if self.shuffle:
+            return range(place * (size // many), (place + 1) * (size // many))
+        return range(place * size // many, (place + 1) * size // many)
 
     def _clips(self, epoch: int, place: int, many: int) -> Iterator[Stored]:
         """Yield the clips of one of many processes."""
         shards = list(self.told.splits[self.split])
-        size = sum(shard.rows for shard in shards)
-        begin, end = place * size // many, (place + 1) * size // many
+        places = self.stretch(place, many)
         if self.shuffle:
             random.Random(f"{self.seed}:{epoch}").shuffle(shards)
-            begin, end = place * (size // many), (place + 1) * (size // many)
-            if begin == end:
+            if not places:
+                size = sum(shard.rows for shard in shards)
                 raise SetupError(
                     f"{self.told.root}: {size} clips for {many} processes that read: use fewer"
                 )
         first = 0
         for shard in shards:
-            if first < end and begin < first + shard.rows:
-                wanted = range(max(begin - first, 0), min(end - first, shard.rows))
+            if first < places.stop and places.start < first + shard.rows:
+                wanted = range(max(places.start - first, 0), min(places.stop - first, shard.rows))
                 yield from _rows(self.told.path(shard), wanted, self.maker.kinds)
             first += shard.rows
-
-
-class _Passes(DataLoader[Sample]):
-    """Tells a stream that an epoch begins, before workers see it."""
-
-    def __iter__(self) -> Any:
-        stream: Any = self.dataset
-        stream.begin()
-        return super().__iter__()
 
 
 def stream(

@@ -27,7 +27,6 @@ EMOTIONS = {
     "DIS": "disgust",
     "ANG": "anger",
 }
-# Older copies have one file whose level is X instead of XX.
 NAME = re.compile(
     r"(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level>[A-Z]+)"
 )
@@ -126,6 +125,11 @@ def _clip(name: str, split: str, place: str, audio: str, visual: str) -> Clip:
     )
 
 
+def _spelt(name: str) -> str:
+    """Return the name of a clip as all others are: one, in files and in lists, ends in X for XX."""
+    return re.sub(r"_X$", "_XX", name)
+
+
 def _parts(name: str, place: str) -> dict[str, str]:
     """Return what a name such as 1076_MTI_SAD_XX says."""
     match = NAME.fullmatch(name)
@@ -140,7 +144,7 @@ def _files(source: Path, folder: str, ending: str, unlisted: list[str]) -> dict[
     """Return the files of a folder by name; those with other names are added to ``unlisted``."""
     files: dict[str, str] = {}
     for path in found(source, rf".+\.{ending}"):
-        name = re.sub(r"_X$", "_XX", PurePosixPath(path).stem)
+        name = _spelt(PurePosixPath(path).stem)
         if PurePosixPath(path).parent.name != folder or not NAME.fullmatch(name):
             unlisted.append(path)
         elif name in files:
@@ -176,7 +180,8 @@ def _published(lists: Path) -> dict[str, tuple[str, str]]:
     listed: dict[str, tuple[str, str]] = {}
     for split, path in files.items():
         for row in headless(path, ("name", "label")):
-            name, emotion = row["name"], _parts(row["name"], row.place)["emotion"]
+            name = _spelt(row["name"])
+            emotion = _parts(name, row.place)["emotion"]
             if row["label"] != emotion:
                 row.one_of("label", "label", EMOTIONS)
                 raise SetupError(

@@ -39,7 +39,8 @@ ABOUT = {
 class GRID(Layout):
     """GRID, words of spoken sentences: s1/bbaf2n.mpg and align/s1/bbaf2n.align.
 
-    Folders above s1 may have any names; videos may be .mpg, .avi or .mp4.
+    Folders above s1 may have any names; videos may be .mpg, .avi or .mp4. Talkers without any
+    video are passed over.
 
     Args:
         source: the folder that holds both.
@@ -80,6 +81,10 @@ class GRID(Layout):
                 f"{self.source}: the protocol talkers needs three talkers or more, one for each of "
                 f"train, val and test, found {', '.join(talkers)}: use the protocol sentences"
             )
+        # Alignments come in one archive for all talkers, videos in one for each: whose videos were
+        # not fetched, or as those of s21 never published, is not wanted.
+        unlisted += [path for key, path in aligned.items() if key[0] not in talkers]
+        aligned = {key: path for key, path in aligned.items() if key[0] in talkers}
         collected = Collected(self.name, self.source)
         for key in sorted({*videos, *aligned}):
             self._add(collected, key, videos.get(key), aligned.get(key))

@@ -17,6 +17,7 @@ from equimodal.data.layouts.tables import Row, headed, header, misspelt
 from equimodal.errors import SetupError
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+UNLABELLED = {*COLUMNS[1:], "is_cc"}  # of the test list in the first release
 ABOUT = {
     "title": "Kinetics-Sounds, a subset of Kinetics",
     "source": "https://github.com/cvdfoundation/kinetics-dataset",
@@ -61,7 +62,7 @@ class KineticsSounds(Layout):
 
     def listing(self) -> Listing:
         classes = kinetics_sounds(self.classes)
-        rows = self._rows()
+        rows, unlabelled = self._rows()
         labels = {row["label"] for row in rows}
         if absent := [label for label in classes if label not in labels]:
             raise SetupError(
@@ -86,22 +87,27 @@ class KineticsSounds(Layout):
             f"{len(classes)} classes ({self.classes}); {protocol}; "
             f"{collected.validated(self.validation, 'source videos')}"
         )
+        if unlabelled:
+            protocol += f"; lists without labels, not used: {', '.join(unlabelled)}"
         return collected.listing(classes, protocol, ABOUT, videos.left())
 
-    def _rows(self) -> list[Row]:
-        """Return the rows of all annotations, of whatever class."""
+    def _rows(self) -> tuple[list[Row], list[str]]:
+        """Return the rows of all annotations, of whatever class, and the names of useless lists."""
         if self.annotations is not None and self.annotations.is_file():
-            return headed(self.annotations, COLUMNS)
+            return headed(self.annotations, COLUMNS), []
         folder = self.annotations or self.source
         files = [folder / path for path in found(folder, r".+\.csv")]
-        kinetics = [path for path in files if {"youtube_id", "time_start"} <= set(header(path))]
+        names = {path: set(header(path)) for path in files}
+        kinetics = [path for path in files if {"youtube_id", "time_start"} <= names[path]]
         if not kinetics:
             raise SetupError(
                 f"{folder}: expected a CSV file of Kinetics with the columns {', '.join(COLUMNS)}, "
                 f"found {some([str(path) for path in files]) or 'no CSV file'}: name it with "
                 "annotations"
             )
-        return [row for path in kinetics for row in headed(path, COLUMNS)]
+        labelled = [path for path in kinetics if not names[path] <= UNLABELLED] or kinetics
+        rows = [row for path in labelled for row in headed(path, COLUMNS)]
+        return rows, [path.name for path in kinetics if path not in labelled]
 
 
 def _splits(there: set[str]) -> tuple[dict[str, str], str]:

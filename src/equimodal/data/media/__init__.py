@@ -7,7 +7,8 @@ What cannot be had raises `Undecodable`, whose ``reason`` is one of these:
 ``empty file``                                    0 bytes
 ``unreadable: Invalid data found ...``            no media file, damaged beyond use, or a codec that
                                                   FFmpeg does not know
-``no sound``, ``no video``                        no such stream; covers of albums are no video
+``no sound``, ``no video``                        no such stream, or nothing in it; covers of albums
+                                                  are no video
 ``truncated: 1.20 s of 3.00 s``                   more than a tenth of the wanted span is missing
                                                   (but 0.1 s always may be, and never more than
                                                   60 s), or all of it

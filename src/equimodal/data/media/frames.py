@@ -46,7 +46,9 @@ def frames(
         count = max(1, round((until - start) * fps))
         found, covered = _chosen(track, start, until, count, side, quality)
         if covered <= 0:
-            span.refuse_empty(max(track.measured(), track.stated or 0.0))
+            last = track.measured()
+            track.refuse_none(last)
+            span.refuse_empty(max(last, track.stated or 0.0))
         span.refuse_short(covered, until)
     # What lasts until the end of the file stands for the moments after it too: they are few.
     return found + found[-1:] * (count - len(found))
@@ -55,6 +57,7 @@ def frames(
 def _end(track: Track, span: Span) -> float:
     """Return where the pictures end, if that is about where the file says."""
     end = track.measured()
+    track.refuse_none(end)
     if track.stated is not None and track.stated - end > spare(track.stated - span.start):
         span.refuse_short(end - span.start, track.stated)
     span.refuse_empty(end)

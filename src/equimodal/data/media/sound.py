@@ -50,6 +50,7 @@ def sound(path: Path, start: float, end: float | None, rate: int) -> NDArray[np.
                 break
         heard, reached = (0.0, 0.0) if cut is None else (cut.heard, cut.reached)
         if heard <= 0:
+            track.refuse_none(reached)
             span.refuse_empty(max(reached, track.stated or 0.0))
         span.refuse_short(heard, max(reached, track.stated or 0.0) if end is None else end)
     assert cut is not None

@@ -105,6 +105,18 @@ class Track:
         self._open()
         return float(end)
 
+    def refuse_none(self, end: float) -> None:
+        """Refuse a stream that holds nothing, and does not say that it should.
+
+        Args:
+            end: of what it holds, in seconds.
+
+        Raises:
+            Undecodable: it is one.
+        """
+        if end <= 0 and not self.stated:
+            raise Undecodable(f"no {KINDS[self._kind]}")
+
     def _open(self) -> None:
         import av
 
@@ -145,6 +157,8 @@ class Track:
             end = float(self.time((stream.start_time or 0) + stream.duration))
         elif whole is not None:
             end = float(whole) / 1e6
+            if self._container.format.name == "matroska,webm":  # when it ends, not how long it is
+                end -= float(self._origin)
         else:
             return None
         if self._container.format.name in ("avi", "wav"):

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from equimodal.data.preparing.plan import SPLITS
@@ -102,8 +103,19 @@ def _front(dataset: Mapping[str, Any], title: str) -> str:
         "  data_files:",
     ]
     for split in SPLITS:
-        lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
+        lines.append(f"  - split: {split}")
+        shards = dataset["splits"][split]["shards"]
+        paths = [f"{folder}/{split}-*.parquet" for folder in _folders(shards)]
+        if len(paths) == 1:
+            lines.append(f"    path: {paths[0]}")
+        else:
+            lines += ["    path:", *(f"    - {json.dumps(path)}" for path in paths)]
     return "\n".join([*lines, "---"])
+
+
+def _folders(shards: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the folders that shards are in: one, or one of each part."""
+    return list(dict.fromkeys(PurePosixPath(shard["file"]).parent.as_posix() for shard in shards))
 
 
 def _content(dataset: Mapping[str, Any]) -> str:

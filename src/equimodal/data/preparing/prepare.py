@@ -66,6 +66,7 @@ def prepare(
     workers: int | None = None,
     allow_missing: float = 0.01,
     shard_size: int = 256,
+    time_limit: float = 600.0,
     fresh: bool = False,
     show: Show | None = None,
 ) -> Summary:
@@ -83,6 +84,8 @@ def prepare(
         workers: processes; one for each core that may be used by default.
         allow_missing: the share of all clips that may be left out.
         shard_size: clips in a shard, at most.
+        time_limit: seconds that decoding a clip may take. One that takes longer, twice, is left
+            out.
         fresh: remove first what was prepared in the folder.
         show: is called whenever there is something to show.
 
@@ -102,6 +105,8 @@ def prepare(
         raise SetupError(f"workers: expected 1 or more, found {workers}")
     if not 0 <= allow_missing < 1:
         raise SetupError(f"allow_missing: expected 0 to below 1, found {allow_missing}")
+    if not time_limit > 0:
+        raise SetupError(f"time_limit: expected seconds above 0, found {time_limit}")
     refuse_misfits(listing)
     plan = planned(listing, recipe, view, shard_size)
     workers = workers or _cores()
@@ -114,7 +119,7 @@ def prepare(
         work.find(workers)
         work.judge(allow_missing)  # before days of decoding, if it is clear already
         try:
-            decoded = work.make(workers, lock)
+            decoded = work.make(workers, lock, time_limit)
         finally:
             sweep(out)
         failures = work.judge(allow_missing)
@@ -154,7 +159,7 @@ class Work:
                 if record is not None:
                     self._tell(shard, len(shard.clips), record)
 
-    def make(self, workers: int, lock: Lock) -> int:
+    def make(self, workers: int, lock: Lock, limit: float) -> int:
         """Make the others, and return how many clips they are planned to have."""
         missing = [shard for shard in self.shards if shard.name not in self.records]
         if missing:
@@ -162,7 +167,7 @@ class Work:
             listing = self.plan.listing
             labels = {name: label for label, name in enumerate(listing.classes)}
             task = Task(listing.root, self.out, self.plan.recipe, labels, schema(listing))
-            with Workers(task, missing, workers, lock) as pool:
+            with Workers(task, missing, workers, lock, limit) as pool:
                 for step in pool.steps():
                     self._tell(step.shard, step.place, step.record)
         return sum(len(shard.clips) for shard in missing)

@@ -60,7 +60,7 @@ def make(
     Args:
         shard: which.
         task: how.
-        crashed: ids of clips that ended the process of their decoder, with the reason.
+        crashed: ids of clips that cost the process of their decoder, with the reason.
         tell: is called with the place of each clip before it is decoded, and with their number
             when all are.
 

@@ -26,7 +26,7 @@ class Job:
 
     Args:
         shard: which.
-        crashed: ids of clips to leave out, because their decoder crashed, with the reason.
+        crashed: ids of clips to leave out, because their decoder crashed or hung, with the reason.
     """
 
     shard: Shard

@@ -1,4 +1,4 @@
-"""The processes that make shards. A decoder that crashes takes its process along, not the run."""
+"""The processes that make shards. A decoder that crashes or hangs costs one of them, no more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
@@ -18,10 +18,11 @@ from equimodal.data.preparing.folder import Lock
 from equimodal.data.preparing.plan import Shard
 from equimodal.data.preparing.record import Record
 from equimodal.data.preparing.shard import Task
+from equimodal.data.preparing.watch import Watch
 from equimodal.data.preparing.worker import Job, Told, work
 from equimodal.processes import end, ending, uninterrupted
 
-TRIES = 2  # crashes at one clip after which it is left out
+TRIES = 2  # crashes or hangs at one clip after which it is left out
 DEATHS = 3  # in a row, not at a clip, after which something else must be wrong
 
 
@@ -51,9 +52,12 @@ class Workers:
         shards: to make.
         number: of processes, at most.
         lock: of the folder; every worker holds it too.
+        limit: seconds that a clip may take; a worker that is at one for longer is ended.
     """
 
-    def __init__(self, task: Task, shards: Sequence[Shard], number: int, lock: Lock) -> None:
+    def __init__(
+        self, task: Task, shards: Sequence[Shard], number: int, lock: Lock, limit: float
+    ) -> None:
         self.task = task
         self.waiting = deque(shards)
         self.number = number
@@ -62,6 +66,8 @@ class Workers:
         self.processes: dict[Connection, BaseProcess] = {}
         self.at: dict[Connection, tuple[Shard, int | None]] = {}
         self.idle: list[Connection] = []
+        self.watch = Watch(limit)
+        self.ended: set[Connection] = set()  # those that were at a clip for too long
         self.crashes: Counter[str] = Counter()  # by the id of the clip
         self.crashed: dict[str, str] = {}  # reasons, of clips that are left out
         self.deaths = 0
@@ -81,14 +87,14 @@ class Workers:
         while self.waiting or self.at:
             while len(self.processes) < min(self.number, len(self.waiting) + len(self.at)):
                 self._start()
-            for pipe in wait(list(self.processes)):
-                assert isinstance(pipe, Connection)
+            for pipe in self.watch.heard(self.processes):
                 try:
                     told: Told = pipe.recv()
                 except (EOFError, ConnectionResetError):
                     self._died(pipe)
                 else:
                     yield from self._heard(pipe, told)
+            self._end_late()
             self._hand_out()
 
     def _start(self) -> None:
@@ -113,11 +119,16 @@ class Workers:
             raise told.error
         if told.record is not None:
             shard, _ = self.at.pop(pipe)
+            self.watch.rest(pipe)
             self.deaths = 0
             yield Step(shard, len(shard.clips), told.record)
         elif told.place is not None:
             shard, _ = self.at[pipe]
             self.at[pipe] = (shard, told.place)
+            if told.place < len(shard.clips):
+                self.watch.begin(pipe)
+            else:
+                self.watch.rest(pipe)
             yield Step(shard, told.place)
         else:
             self.idle.append(pipe)
@@ -132,6 +143,12 @@ class Workers:
             ):  # it has died: its pipe will say so
                 pipe.send(Job(shard, crashed))
 
+    def _end_late(self) -> None:
+        for pipe in self.watch.late():
+            self.processes[pipe].kill()  # its pipe will say when that is done
+            self.watch.rest(pipe)
+            self.ended.add(pipe)
+
     def _died(self, pipe: Connection) -> None:
         """Put back the shard that a dead worker was at, and find out whether a clip is to blame."""
         process = self.processes.pop(pipe)
@@ -140,6 +157,7 @@ class Workers:
         process.join()
         pipe.close()
         shard, place = self.at.pop(pipe, (None, None))
+        self.watch.rest(pipe)
         how = ending(process.exitcode or 0)
         if shard is not None:
             self.waiting.appendleft(shard)
@@ -147,7 +165,9 @@ class Workers:
                 clip = shard.clips[place]
                 self.crashes[clip.id] += 1
                 if self.crashes[clip.id] == TRIES:
-                    self.crashed[clip.id] = f"decoder crashed: {how}"
+                    slow = f"took too long: more than {self.watch.limit:g} s"
+                    crashed = f"decoder crashed: {how}"
+                    self.crashed[clip.id] = slow if pipe in self.ended else crashed
                 return
         self.deaths += 1
         if self.deaths == DEATHS:

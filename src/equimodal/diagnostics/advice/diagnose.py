@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +45,7 @@ def diagnose(
     train_loader: Iterable[Any] | None,
     loader: Iterable[Any],
     *,
-    alone: Alone | Known | None = None,
+    alone: Alone | Known | Callable[[], Alone | Known] | None = None,
     classes: Sequence[str] | None = None,
     model: str | None = None,
     data: str = "",
@@ -68,7 +68,8 @@ def diagnose(
         loader: held-out data to examine it on, passed over about a dozen times, always in the same
             order.
         alone: what each encoder reaches when it is trained alone, on the data of `loader`: from
-            `equimodal.diagnostics.alone`; or what is known, see `gap`.
+            `equimodal.diagnostics.alone`; or what is known, see `gap`; or a function that returns
+            either, called when all that can be refused before has been.
         classes: their names; numbers by default.
         model: what to call the model; its class by default.
         data: what to call the data.
@@ -98,6 +99,9 @@ def diagnose(
     say("reading the modalities through the head")
     found = predictions(subject, loader)
     names = _named(found, classes)
+    if callable(alone):
+        say("training each encoder alone")
+        alone = alone()
     known = None if alone is None else references_of(alone, loader, found, resamples, seed)
     parts = subsets(subject, loader, resamples=resamples, seed=seed)
     exact = len(subject.names) <= EXACT
@@ -213,8 +217,8 @@ def _gradients(
 ) -> dict[str, Any] | None:
     if not any(_trainable(subject).values()):
         return None
-    first = _First(loader, BATCHES)
-    return gradients(subject, first, resamples=resamples, seed=seed).to_dict()
+    some = Spread(loader, BATCHES)
+    return gradients(subject, some, resamples=resamples, seed=seed).to_dict()
 
 
 def _trainable(subject: Subject) -> dict[str, int]:
@@ -225,8 +229,13 @@ def _trainable(subject: Subject) -> dict[str, int]:
     }
 
 
-class _First:
-    """The first batches of a loader, which may draw from a generator."""
+class Spread:
+    """Some batches of a loader, evenly from all of it: the first may all be of one class.
+
+    Args:
+        loader: may draw from a generator; of one without a length the first batches are taken.
+        batches: at most as many.
+    """
 
     def __init__(self, loader: Iterable[Any], batches: int) -> None:
         self.loader = loader
@@ -235,7 +244,9 @@ class _First:
         self.sampler = getattr(loader, "sampler", None)
 
     def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(self.loader, self.batches)
+        count = len(self.loader) if isinstance(self.loader, Sized) else self.batches
+        step = max(1, -(-count // self.batches))
+        return itertools.islice(self.loader, 0, count, step)
 
 
 def _means(values: Mapping[str, Tensor], resamples: int, seed: int) -> dict[str, Interval]:

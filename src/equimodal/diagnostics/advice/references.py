@@ -12,6 +12,7 @@ from torch import Tensor
 from equimodal.diagnostics.advice.diagnosis import Together
 from equimodal.diagnostics.encoders.alone import Alone
 from equimodal.diagnostics.encoders.fused import fused
+from equimodal.diagnostics.encoders.gap import values_of
 from equimodal.diagnostics.interval import Interval, mean_interval
 from equimodal.diagnostics.outputs.chance import chance
 from equimodal.diagnostics.outputs.predictions import Predictions, predictions
@@ -138,16 +139,4 @@ def _values(known: Known, found: Predictions) -> dict[str, Tensor]:
             raise SetupError("alone: " + unknown("modality", name, found.names))
     if absent := [name for name in found.names if name not in known]:
         raise SetupError(f"alone: expected every modality, {', '.join(absent)} missing")
-    return {name: _reached(name, of, found.target) for name, of in known.items()}
-
-
-def _reached(name: str, given: Tensor | float, target: Tensor) -> Tensor:
-    if not isinstance(given, Tensor):
-        return torch.full((len(target),), float(given), dtype=torch.float64)
-    if given.shape != target.shape:
-        raise SetupError(
-            f"alone: expected one value for each of {len(target)} samples for {name}, found shape "
-            f"{tuple(given.shape)}"
-        )
-    whole = not given.is_floating_point() and given.dtype != torch.bool
-    return (given.cpu() == target if whole else given.cpu()).double()
+    return {name: values_of(name, of, found.target) for name, of in known.items()}

@@ -17,8 +17,14 @@ FAR = 0.1
 
 
 def untold(found: Diagnosis) -> tuple[str, ...]:
-    """Return the modalities that tell nothing alone: no better than chance when trained alone."""
-    return tuple(name for name, tells in (found.alone_tells or {}).items() if not tells)
+    """Return the modalities that tell nothing alone, neither trained alone nor under a probe.
+
+    A slow encoder that was trained alone too briefly is at chance, whatever its modality knows.
+    """
+    largest = found.accuracy.value - found.above_chance.value  # share of the most frequent class
+    probed = {name for name, of in (found.probes or {}).items() if of.low > largest}
+    silent = {name for name, tells in (found.alone_tells or {}).items() if not tells}
+    return tuple(name for name in found.modalities if name in silent - probed)
 
 
 def at_chance(found: Diagnosis) -> tuple[str, ...]:
@@ -91,7 +97,7 @@ def signs(found: Diagnosis) -> Iterator[Reason]:
         )
     if found.leading in held_back(found):
         yield Reason(
-            f"That holds of {found.leading} too, which leads: what slows it down costs more.",
+            f"{found.leading} leads, and is held back itself: what slows it down costs more.",
         )
     for name in in_conflict(found):
         yield Reason(

@@ -14,10 +14,10 @@ from equimodal.balancer import Balancer
 from equimodal.diagnostics.contributions.reading import Metric, correct, rate
 from equimodal.diagnostics.encoders.reinitialise import reinitialise
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
-from equimodal.diagnostics.randomness import restored
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.traceless import refuse_iterator
-from equimodal.epochs.passes import observed
+from equimodal.epochs.passes import observed, run_forward
+from equimodal.epochs.randomness import restored
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.methods.objective.unimodal import Ensemble
@@ -95,8 +95,8 @@ def alone(
         seed: of initial values, of the order of samples, and of the bootstrap.
 
     Raises:
-        SetupError: an encoder cannot start anew, shares trainable parameters with another one or
-            with the head, or its feature depends on what lies outside of it.
+        SetupError: a loader is empty, or an encoder cannot start anew, shares trainable parameters
+            with another one or with the head, or its feature depends on what lies outside of it.
 
     >>> from equimodal.testing import SmallModel, batch
     >>> model = SmallModel().double()
@@ -119,7 +119,10 @@ def alone(
         method, own = Ensemble(), optimizer(list(model.parameters()))
         rates = None if schedule is None else schedule(own)
         with Balancer(method, model, optimizer=own, scores=Ablation(), seed=seed, **described) as b:
-            _refuse_outside(b, next(iter(train_loader)))
+            batch = next(iter(train_loader), None)
+            if batch is None:
+                raise SetupError("train_loader: expected a batch or more to train on, found none")
+            _refuse_outside(b, batch)
             training = _Training(b, method, val_loader, metric)
             for epoch in range(epochs):
                 training.epoch(train_loader, epoch)
@@ -157,7 +160,8 @@ class _Training:
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
         for batch in train_loader:
-            loss = balancer.loss(*balancer.forward(balancer.attached.model, batch))
+            given = run_forward(balancer.forward, balancer.attached.model, batch)
+            loss = balancer.loss(*given[:2], present=given[2])
             balancer.backward(loss)
             balancer.modulate()
             optimizer.step()

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from equimodal.diagnostics.randomness import restored
 from equimodal.diagnostics.subject import Subject
+from equimodal.epochs.randomness import restored
 from equimodal.errors import SetupError
 from equimodal.scores import evaluation
 

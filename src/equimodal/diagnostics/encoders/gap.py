@@ -72,20 +72,32 @@ def gap(
         if name not in probes.values:
             raise SetupError("gap: " + unknown("modality", name, probes.values))
         jointly = probes.values[name]
-        reached = _reached(name, given, probes.target)
+        reached = values_of(name, given, probes.target)
         difference[name] = mean_interval(reached - jointly, resamples, seed)
     return Gap(difference)
 
 
-def _reached(name: str, given: Tensor | float, target: Tensor) -> Tensor:
+def values_of(name: str, given: Tensor | float, target: Tensor) -> Tensor:
+    """Return what is known of an encoder as one value per sample, float64, shape ``(N,)``.
+
+    Args:
+        name: the modality.
+        given: see `gap`; a mere accuracy is that of every sample.
+        target: classes of the samples, shape ``(N,)``.
+
+    Raises:
+        SetupError: the samples are not as many, or it is no accuracy.
+    """
     if not isinstance(given, Tensor):
-        if not 0 <= given <= 1:
-            raise SetupError(f"gap: expected an accuracy between 0 and 1 for {name}, found {given}")
-        return torch.tensor(given, dtype=torch.float64)
+        if isinstance(given, str) or not 0 <= given <= 1:
+            raise SetupError(
+                f"alone: expected an accuracy between 0 and 1 for {name}, found {given}"
+            )
+        return torch.full((len(target),), float(given), dtype=torch.float64)
     if given.shape != target.shape:
         raise SetupError(
-            f"gap: expected one value for each of the {len(target)} samples that were probed for "
-            f"{name}, found shape {tuple(given.shape)}"
+            f"alone: expected one value for each of {len(target)} samples for {name}, found shape "
+            f"{tuple(given.shape)}"
         )
     whole = not given.is_floating_point() and given.dtype != torch.bool
     return (given.cpu() == target if whole else given.cpu()).double()

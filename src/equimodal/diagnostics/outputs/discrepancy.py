@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equimodal import functional
 from equimodal.diagnostics.interval import RESAMPLES, Interval, interval, mean_intervals
+from equimodal.diagnostics.outputs.predictions import means_of, read_alone
 from equimodal.diagnostics.randomness import observing
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import SetupError
@@ -54,7 +55,8 @@ def discrepancy(
     r"""Compare how much probability each modality alone gives to the true class.
 
     The score of a modality is :math:`s_m = \sum_i \exp(-\ell_i(u_m, y_i) / \tau)`, by the user's
-    loss and the unimodal logits that the subject's scores read; the ratio is that of OGM (Peng et
+    loss and the unimodal logits that the subject's scores read, with means over the data and not
+    over a batch where they replace by means; the ratio is that of OGM (Peng et
     al., CVPR 2022), for M > 2 with the mean of the other scores below. A batch's ratio is what a
     method sees in training; it is noisy, and the mean of ratios is above the ratio of sums. For
     cross-entropy and :math:`\tau = 1`, :math:`-\ell` is the logarithm of the true class's
@@ -77,9 +79,11 @@ def discrepancy(
     1.0
     """
     parts = []
+    means = means_of(subject, loader)
     with observing(subject, loader) as steps:
         for step in steps:
-            unimodal = [step.unimodal[name] for name in step.names]
+            alone = read_alone(step, means)
+            unimodal = [alone[name] for name in step.names]
             losses = step.criterion.each_per_sample(unimodal, step.target)
             ignored = step.criterion.ignored(step.target)
             losses = losses if ignored is None else losses[:, ~ignored]

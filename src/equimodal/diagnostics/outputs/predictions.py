@@ -13,6 +13,7 @@ from equimodal.attach.features import Features
 from equimodal.diagnostics.contributions.moments import moments
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.traceless import passing, refuse_iterator, run
+from equimodal.errors import MatchError, SetupError
 from equimodal.functional.precision import at_least_single
 from equimodal.methods.labels import class_labels
 from equimodal.scores import Ablation, Auto
@@ -67,7 +68,7 @@ def predictions(subject: Subject, loader: Iterable[Any]) -> Predictions:
 
     Raises:
         MatchError: it is no classifier.
-        SetupError: the loader gives nothing.
+        SetupError: the loader gives nothing, or logits are NaN.
 
     >>> from equimodal.testing import SmallModel, batch
     >>> model = SmallModel(2)
@@ -76,22 +77,44 @@ def predictions(subject: Subject, loader: Iterable[Any]) -> Predictions:
     >>> found.names, found.joint.labels.shape
     (('audio', 'visual'), torch.Size([24]))
     """
-    means = _means(subject, loader)
+    means = means_of(subject, loader)
     targets: list[Tensor] = []
     joint: list[Labels] = []
     parts: dict[str, list[Labels]] = {name: [] for name in subject.names}
     classes = 0
     with passing(subject, loader) as steps:
         for step, _ in steps:
-            target, counted = class_labels(step, "reading predictions")
+            target, counted = _classes(step)
             rows = torch.ones_like(target, dtype=torch.bool) if counted is None else counted
             targets.append(target[rows].cpu())
             classes = step.logits.shape[1]
             joint.append(_labels(step.logits[rows]))
-            for name, logits in _alone(step, means).items():
+            for name, logits in read_alone(step, means).items():
                 parts[name].append(_labels(logits[rows]))
     alone = {name: _joined(of) for name, of in parts.items()}
-    return Predictions(classes, torch.cat(targets), _joined(joint), alone)
+    found = Predictions(classes, torch.cat(targets), _joined(joint), alone)
+    for name, of in {"the model": found.joint, **alone}.items():
+        _refuse_no_numbers(name, of)
+    return found
+
+
+def _classes(step: Step) -> tuple[Tensor, Tensor | None]:
+    try:
+        return class_labels(step, "reading predictions")
+    except MatchError as error:
+        raise MatchError(
+            f"{error}. Of models for other tasks, diagnostics.subsets, shapley, utilisation and "
+            "robustness take metric="
+        ) from error
+
+
+def _refuse_no_numbers(name: str, found: Labels) -> None:
+    wrong = int(found.confidences.isnan().sum())
+    if wrong:
+        raise SetupError(
+            f"the logits of {name} are not numbers for {wrong} of {len(found.labels)} samples: "
+            "look for NaN among its inputs, features and parameters"
+        )
 
 
 def _labels(logits: Tensor) -> Labels:
@@ -105,15 +128,23 @@ def _joined(parts: Sequence[Labels]) -> Labels:
     )
 
 
-def _alone(step: Step, means: Features | None) -> Mapping[str, Tensor]:
+def read_alone(step: Step, means: Features | None) -> Mapping[str, Tensor]:
+    """Return the logits of each modality alone, shape ``(B, C)``, with `means_of` the data."""
     if means is not None:
         others = {n: means[n].to(f).expand_as(f) for n, f in step.features.items()}
         return {name: run(step, [name], others) for name in step.names}
     return step.unimodal
 
 
-def _means(subject: Subject, loader: Iterable[Any]) -> Features | None:
-    """Return means of the features where the scores replace by means, which one batch tells."""
+def means_of(subject: Subject, loader: Iterable[Any]) -> Features | None:
+    """Return means of the features over data, where the scores replace by means; otherwise None.
+
+    The mean over a batch that holds few classes tells which these are.
+
+    Args:
+        subject: the model; one batch tells what "auto" chooses.
+        loader: batches as the subject takes them; passed over twice where a mean is needed.
+    """
     scores = subject.attached.scores
     if isinstance(scores, Auto) and scores.chosen is None:
         refuse_iterator(loader)

@@ -12,8 +12,9 @@ from torch import Tensor
 from equimodal.balancer import Balancer
 from equimodal.diagnostics.contributions.reading import Metric, correct, rate
 from equimodal.diagnostics.interval import Interval
-from equimodal.diagnostics.randomness import closed, restored
+from equimodal.diagnostics.randomness import closed
 from equimodal.diagnostics.subject import Subject
+from equimodal.epochs.randomness import restored
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.step import Step

@@ -54,6 +54,7 @@ def gradients(
 
     The unimodal logits u are those that the subject's scores read through the model, such as the
     split of a linear head; MMPareto (Wei and Hu, ICML 2024) has classifiers of its own for them.
+    Scores that replace by the mean of a batch need batches that are not sorted by class.
     The model is in evaluation mode, so that dropout and BatchNorm make no noise. Nothing is added
     to ``.grad``. Under Adam the norm of a gradient says little about the size of an update.
 

@@ -105,7 +105,10 @@ class DataRemixing(Method):
         split = []
         for step in run.steps(run.train_loader, identify=True):
             logits: Mapping[str, Tensor] = self.readouts(step.features)
-            split.append(least_separable(torch.stack([logits[name] for name in self.names])))
+            stacked = torch.stack([logits[name] for name in self.names])
+            everyone = torch.ones(step.size, dtype=torch.bool, device=stacked.device)
+            here = [step.present.get(name, everyone).to(stacked.device) for name in self.names]
+            split.append(least_separable(stacked, torch.stack(here)))
         self._remaining = run.shared(torch.cat(split)).cpu()
 
     def get_extra_state(self) -> dict[str, Tensor | None]:

@@ -86,7 +86,8 @@ class Valuation(Method):
     def value(self, run: Run, samples: Sequence[int] | None = None) -> Tensor:
         """Return the contribution of every modality to every sample, shape ``(M, K)``, on the CPU.
 
-        NaN for samples that the criterion ignores. It is the same on every rank.
+        NaN for samples that the criterion ignores, and for a modality that a sample lacks. It is
+        the same on every rank.
 
         Args:
             run: what the balancer offers between epochs.
@@ -114,6 +115,9 @@ class Valuation(Method):
                     f"{correct[-1].dtype} of shape {tuple(correct[-1].shape)}"
                 )
         values = contributions(torch.stack(correct))
+        for at, name in enumerate(step.names):
+            if name in step.present:
+                values[at].masked_fill_(~step.present[name].to(values.device), torch.nan)
         ignored = step.criterion.ignored(step.target)
         return values if ignored is None else values.masked_fill(ignored, torch.nan)
 

@@ -11,8 +11,6 @@ from equimodal.errors import SetupError, unknown
 from equimodal.functional.modality_dropout import keep_modalities, keep_probability
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
-from equimodal.methods.features.remaining import anything_left
-from equimodal.step import Step
 from equimodal.update.noise import mix
 
 
@@ -85,11 +83,3 @@ class ModalityDropout(Method):
             name: kept.to(features[name].dtype) * scale
             for name, kept, scale in zip(self.names, keep.unbind(1), self._scales, strict=True)
         }
-
-    def objective(self, step: Step) -> dict[str, Tensor]:
-        """Leave out samples that lost all they had: who has what is known at the loss only."""
-        if not step.present or not step.gates:
-            return {}
-        kept = {name: gate != 0 for name, gate in step.gates.items()}
-        left = anything_left(kept, step.present)
-        return {"nothing-left": step.loss(step.logits, weight=left) - step.joint}

@@ -10,9 +10,9 @@ from equimodal.attach.features import scaled
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional.opm import drop_probability, drop_scale
+from equimodal.functional.remaining import anything_left
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
-from equimodal.methods.features.remaining import anything_left
 from equimodal.step import Step
 from equimodal.update.noise import mix
 
@@ -77,10 +77,8 @@ class OPM(Method):
         self.execution = execution
         self.warm_up = warm_up
         self.last = last
+        self.window = (warm_up, last)
         self.draws = Draws()
-
-    def acts(self, epoch: int) -> bool:
-        return self.warm_up <= epoch and (self.last is None or epoch <= self.last)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         # Decided on the host, so that no device has to be waited for; numbers are drawn for every

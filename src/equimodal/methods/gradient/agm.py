@@ -12,6 +12,8 @@ from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
 from equimodal.method import Capabilities, Method
+from equimodal.methods.objective.counted import counted
+from equimodal.methods.window import checked_window
 from equimodal.scores import evaluation
 from equimodal.step import Shapes, Step
 
@@ -61,16 +63,18 @@ class AGM(Method):
         for what, value in (("alpha", alpha), ("cap", cap)):
             if not 0 <= value < math.inf:
                 raise SetupError(f"AGM({what}): expected a number of 0 or more, found {value}")
+        largest = math.log(torch.finfo(torch.float32).max)
+        if not alpha * cap <= largest:
+            raise SetupError(
+                f"AGM: expected alpha * cap of at most {largest:.0f}, found {alpha * cap:g}: the "
+                "largest factor, exp(alpha * cap), has to be a number in single precision"
+            )
         if not 0 <= floor < 1:
             raise SetupError(f"AGM(floor): expected at least 0 and below 1, found {floor}")
-        if window is not None and not 0 <= window[0] <= window[1]:
-            raise SetupError(
-                f"AGM(window): expected (first, last) epoch with 0 <= first <= last, found {window}"
-            )
         self.alpha = alpha
         self.cap = cap
         self.floor = floor
-        self.window = None if window is None else (window[0], window[1])
+        self.window = checked_window(window, "AGM")
         self.register_buffer("running", torch.empty(0))
         self.register_buffer("steps", torch.empty(0))
         self._responses: Tensor | None = None  # of the micro-batch that is being measured
@@ -101,16 +105,12 @@ class AGM(Method):
         losses = step.criterion.each_per_sample(list(responses), step.target)
         if self.floor:
             losses = losses.clamp(max=-math.log(self.floor))
-        counts = torch.ones_like(losses)
         ignored = step.criterion.ignored(step.target)
-        if ignored is not None:
-            counts = counts * ~ignored
-        for index, name in enumerate(self.names):
-            if name in step.present:
-                counts[index] *= step.present[name].to(counts.device)
+        rows = counted(step, None if ignored is None else ~ignored)
+        rows = torch.ones_like(losses, dtype=torch.bool) if rows is None else rows
         return {
-            "losses": torch.where(counts > 0, losses, 0).sum(dim=1),
-            "counts": counts.sum(dim=1),
+            "losses": torch.where(rows, losses, 0).sum(dim=1),
+            "counts": rows.sum(dim=1).to(losses.dtype),
         }
 
     def coefficients(self, evidence: Evidence) -> None:
@@ -143,7 +143,7 @@ class AGM(Method):
                 step.head(
                     {
                         name: feature if number >> index & 1 else torch.zeros_like(feature)
-                        for index, (name, feature) in enumerate(step.features.items())
+                        for index, (name, feature) in enumerate(step.gated.items())
                     }
                 )
                 for number in range(1, everything)

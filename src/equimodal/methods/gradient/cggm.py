@@ -14,6 +14,7 @@ from equimodal.evidence import Evidence
 from equimodal.functional.cggm import cggm_coefficients, correctness, direction_loss
 from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.direction import Direction, GradientCosine
+from equimodal.methods.objective.counted import counted
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
@@ -101,24 +102,19 @@ class CGGM(Method):
         if self.weight:
             layers = [layer for layer in self.readouts.layers if isinstance(layer, nn.Linear)]
             cosines = self.direction(step, logits, dict(zip(self.names, layers, strict=True)))
-            shares = self.shares.to(cosines.dtype).nan_to_num(0.0)  # none before the second step
+            shares = self.shares.to(cosines.dtype)  # NaN before the second step
             terms["direction"] = self.weight * direction_loss(shares, cosines)
         return terms
 
     def measure(self, step: Step) -> dict[str, Tensor]:
         logits, self._logits = self._logits, {}
+        right = torch.stack(
+            [self.correct(logits[n], step.target).to(logits[n].dtype) for n in self.names]
+        )
         ignored = step.criterion.ignored(step.target)
-        right, counts = [], []
-        for name in self.names:
-            each = self.correct(logits[name], step.target).to(logits[name].dtype)
-            counted = torch.ones_like(each)
-            if ignored is not None:
-                counted = counted * ~ignored
-            if name in step.present:
-                counted = counted * step.present[name].to(each.device)
-            right.append((each * counted).sum())
-            counts.append(counted.sum())
-        return {"right": torch.stack(right), "counts": torch.stack(counts)}
+        rows = counted(step, None if ignored is None else ~ignored)
+        rows = torch.ones_like(right) if rows is None else rows.to(right.dtype)
+        return {"right": (right * rows).sum(dim=1), "counts": rows.sum(dim=1)}
 
     def coefficients(self, evidence: Evidence) -> Tensor:
         right, counts = evidence.measured["right"], evidence.measured["counts"]

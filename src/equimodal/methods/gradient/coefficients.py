@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -39,15 +40,19 @@ class TwoSided(Coefficient):
 
     Args:
         beta: the largest coefficient, at least 1.
-        damping: in place of ``beta - 1`` on the side of the leader; 1 in the released code.
+        damping: in place of ``beta - 1`` on the side of the leader; 1 in the released code. Above
+            1, as with a beta above 2 and none given, the formula falls below 0 for a leader that
+            is far ahead; OGM stops at its floor.
     """
 
     beta: float = 2.0
     damping: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.beta >= 1:
+        if not 1 <= self.beta < math.inf:
             raise SetupError(f"TwoSided(beta): expected at least 1, found {self.beta}")
+        if self.damping is not None and not 0 <= self.damping < math.inf:
+            raise SetupError(f"TwoSided(damping): expected 0 or more, found {self.damping}")
 
     def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
         return functional.two_sided_coefficient(ratio, alpha, self.beta, self.damping)

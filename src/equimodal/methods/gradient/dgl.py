@@ -41,7 +41,7 @@ class DGL(Method):
         self.alpha = alpha
 
     def objective(self, step: Step) -> dict[str, Tensor]:
-        fixed = {name: feature.detach() for name, feature in step.features.items()}
+        fixed = {name: feature.detach() for name, feature in step.gated.items()}
         empty = {name: torch.zeros_like(feature) for name, feature in fixed.items()}
         constant = {n: p.detach() for n, p in step.boundary.named_parameters()}
         terms = {"joint": step.loss(run_head(step, fixed, {}))}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from equimodal.errors import MatchError
 from equimodal.readout import feature_vectors
-from equimodal.scores import find_linear
+from equimodal.scores import find_linear, weight_slices
 from equimodal.step import Step
 
 
@@ -49,11 +49,12 @@ class GradientCosine(Direction):
         (fused,) = torch.autograd.grad(step.joint, step.logits, create_graph=True)
         cosines = []
         for name in step.names:
-            vectors = feature_vectors(step.features[name])
+            vectors = feature_vectors(step.features[name]).detach()
+            entered = feature_vectors(step.gated[name])
             loss = step.loss(logits[name], modality=name)
             (own,) = torch.autograd.grad(loss, logits[name], retain_graph=True)
-            first = own.flatten(1).T.to(vectors.dtype) @ vectors.detach()
-            second = fused.flatten(1).T.to(vectors.dtype) @ vectors
+            first = own.reshape(step.size, -1).T.to(vectors.dtype) @ vectors
+            second = fused.reshape(step.size, -1).T.to(vectors.dtype) @ entered
             cosines.append(F.cosine_similarity(first.flatten(), second.flatten(), dim=0))
         return torch.stack(cosines)
 
@@ -81,9 +82,7 @@ class WeightCosine(Direction):
                 f"WeightCosine: the head {type(step.boundary).__name__} is no linear layer on "
                 "concatenated features: use eq.GradientCosine(), the default"
             )
-        layer, order = self._found
-        widths = [step.features[name].shape[-1] for name in order]
-        slices = dict(zip(order, torch.split(layer.weight, widths, dim=1), strict=True))
+        slices = weight_slices(*self._found, step.features)
         return torch.stack(
             [
                 F.cosine_similarity(layers[name].weight.flatten(), slices[name].flatten(), dim=0)

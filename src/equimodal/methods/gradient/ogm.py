@@ -13,6 +13,7 @@ from equimodal.errors import SetupError, unknown
 from equimodal.evidence import Evidence
 from equimodal.method import Capabilities, Method, Space
 from equimodal.methods.gradient.coefficients import Coefficient, Thresholded
+from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
 from equimodal.step import Shapes
 from equimodal.update.noise import Noise, TensorNoise
@@ -94,8 +95,8 @@ class OGM(Method):
 
     def coefficients(self, evidence: Evidence) -> Tensor:
         ratios = evidence.ratios if self.smoothing == 0 else self._smooth_ratios(evidence)
-        coefficients = self.coefficient(ratios, self.alpha)
-        return coefficients.clamp(min=self.floor) if self.floor else coefficients
+        # Also at 0: `TwoSided` with a large beta falls below, which would climb the loss.
+        return self.coefficient(ratios, self.alpha).clamp(min=self.floor)
 
     def commit(self) -> None:
         if self._proposed is not None:
@@ -209,12 +210,7 @@ def _set_scope(
     selector(parameters)  # refuses an unknown name
     if space not in ("gradient", "update"):
         raise SetupError(unknown("space", str(space), ("gradient", "update")))
-    if window is not None and not 0 <= window[0] <= window[1]:
-        raise SetupError(
-            f"{type(method).__name__}(window): expected (first, last) epoch with "
-            f"0 <= first <= last, found {window}"
-        )
     method.selection = parameters
     method.space = space
-    method.window = None if window is None else (window[0], window[1])
+    method.window = checked_window(window, type(method).__name__)
     method.modalities = None if modalities is None else tuple(modalities)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,7 @@ class ARL(Method):
             Kinetics-Sounds in the released scripts.
         start: last epoch without weights, counted from 0.
         weights: `AsymmetricWeights()` (None stands for it), or `UniformWeights()`.
+        modalities: those whose gradients are scaled, all by default. Weights are judged of all.
 
     Raises:
         SetupError: an argument is out of its range.
@@ -83,7 +85,12 @@ class ARL(Method):
     capabilities = Capabilities()
 
     def __init__(
-        self, gamma: float = 4.0, start: int = 5, weights: EncoderWeights | None = None
+        self,
+        gamma: float = 4.0,
+        start: int = 5,
+        weights: EncoderWeights | None = None,
+        *,
+        modalities: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= gamma < math.inf:
@@ -98,6 +105,7 @@ class ARL(Method):
         self.gamma = gamma
         self.start = start
         self.weights = weights or AsymmetricWeights()
+        self.modalities = None if modalities is None else tuple(modalities)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         gamma = self.gamma if step.epoch > self.start else 1.0

@@ -1,4 +1,4 @@
-"""Which samples a term of the loss counts."""
+"""Which samples count for which modality."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,15 @@ from equimodal.methods.teachers import TaughtMethod
 from equimodal.modalities import Selection, Selector, selector
 from equimodal.readout import feature_vectors
 from equimodal.step import Step
+
+
+def first_half(epochs: int) -> tuple[int, int]:
+    """Return the epochs of gating in the released code: of 300, the first 0 to 150.
+
+    >>> first_half(300)
+    (0, 150)
+    """
+    return 0, min(epochs // 2, epochs - 1)
 
 
 class G2D(TaughtMethod):
@@ -36,7 +46,8 @@ class G2D(TaughtMethod):
     Args:
         teachers: see `UMT`.
         gating: first and last epoch of gating, counted from 0, both included; the released code
-            takes the first half of training (0 to 150 of 300).
+            takes the first half of training (0 to 150 of 300), and so do `equimodal train` and
+            `compare`, which know the number of epochs.
         logits: weight of the divergence, 0 or more.
         features: weight of the distance between features, 0 or more.
         temperature: tau, positive.
@@ -50,6 +61,7 @@ class G2D(TaughtMethod):
 
     name = "g2d"
     source = "Rakib and Bagavathi, ICCV 2025"
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"gating": first_half}
 
     def __init__(
         self,

@@ -110,13 +110,19 @@ class GradientBlending(Method):
         """Return the mean loss per sample of each head over the data of all ranks."""
         device = self.weights.device
         wide = torch.float32 if device.type == "mps" else torch.float64
-        total = torch.zeros(len(heads) + 1, dtype=wide, device=device)
+        total = torch.zeros(2, len(heads), dtype=wide, device=device)
         for step in steps:
             ignored = step.criterion.ignored(step.target)
-            logits = {**readouts(step.features), JOINT: step.logits}
+            joint = step.logits.reshape(step.size, *self.readouts.shape)  # the user may squeeze it
+            logits = {**readouts(step.features), JOINT: joint}
             each = step.criterion.each_per_sample([logits[head] for head in heads], step.target)
-            counted = torch.ones_like(each[0]) if ignored is None else (~ignored).to(each.dtype)
-            losses = each.masked_fill(counted == 0, 0).sum(dim=1)
-            total += torch.cat([losses, counted.sum()[None]]).to(total)
+            counted = torch.ones_like(each, dtype=torch.bool)
+            if ignored is not None:
+                counted &= ~ignored
+            for at, head in enumerate(heads):
+                if head in step.present:
+                    counted[at] &= step.present[head].to(counted.device)
+            losses = torch.where(counted, each, 0).sum(dim=1)
+            total += torch.stack([losses.to(total), counted.sum(dim=1).to(total)])
         total = run.summed(total)
-        return total[:-1] / total[-1]
+        return total[0] / total[1]

@@ -50,6 +50,7 @@ class MIDAS(Method):
     name = "midas"
     source = "Hwang et al., NeurIPS 2025"
     replaces_joint = True
+    modulates = False
     capabilities = Capabilities(accumulation="per micro-batch")
 
     def __init__(

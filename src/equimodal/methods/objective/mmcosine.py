@@ -11,7 +11,7 @@ from equimodal.errors import MatchError, SetupError
 from equimodal.functional.mmcosine import cosine_logits
 from equimodal.method import Capabilities, Method
 from equimodal.readout import Readouts, feature_vectors
-from equimodal.scores import find_linear
+from equimodal.scores import find_linear, weight_slices
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -52,9 +52,7 @@ class HeadSlices(ClassVectors):
                 f"found {type(step.boundary).__name__}: write "
                 "eq.MMCosine(vectors=eq.OwnVectors()), which has linear layers of its own"
             )
-        linear, order = self._found
-        widths = [step.gated[name].shape[-1] for name in order]
-        slices = dict(zip(order, torch.split(linear.weight, widths, dim=1), strict=True))
+        slices = weight_slices(*self._found, step.gated)
         return {name: (step.gated[name], slices[name]) for name in step.names}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from equimodal.methods.objective.stimulation import (
     PrototypicalEntropy,
     Stimulation,
 )
+from equimodal.methods.window import checked_window
 from equimodal.readout import feature_vectors
 from equimodal.step import Shapes, Step
 
@@ -81,7 +82,6 @@ class PMR(Method):
             ("alpha", 0 <= alpha < math.inf, "0 or more", alpha),
             ("momentum", 0 <= momentum < 1, "at least 0 and below 1", momentum),
             ("share", 0 < share <= 1, "above 0 and at most 1", share),
-            ("window", window is None or 0 <= window[0] <= window[1], "(first, last)", window),
         ):
             if not holds:
                 raise SetupError(f"PMR({what}): expected {expected}, found {value}")
@@ -90,7 +90,7 @@ class PMR(Method):
         self.stimulation = stimulation or GradedStimulation()
         self.entropy = entropy
         self.share = share
-        self.window = window
+        self.window = checked_window(window, "PMR")
         self.estimated = False  # a number of the host: asking a tensor would wait for the device
 
     known: Tensor
@@ -139,7 +139,9 @@ class PMR(Method):
             for index, name in enumerate(self.names):
                 dtype = self.get_buffer(f"prototypes_{index}").dtype
                 vectors = feature_vectors(step.features[name]).to(dtype)
-                found += class_sums(vectors, target, len(self.known))
+                there = step.present.get(name)
+                of = target if there is None else target.masked_fill(~there.to(target.device), -1)
+                found += class_sums(vectors, of, len(self.known))
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
         if not sums:
             raise SetupError("PMR: train_loader is empty: prototypes are means over its samples")
@@ -147,7 +149,7 @@ class PMR(Method):
         for index in range(len(self.names)):
             total, count = sums[2 * index], sums[2 * index + 1]
             self._renew(self.get_buffer(f"prototypes_{index}"), total, count)
-        self.known |= sums[1] > 0
+        self.known |= (torch.stack(sums[1::2]) > 0).all(dim=0)
         self.estimated = True
 
     def get_extra_state(self) -> dict[str, bool]:
@@ -173,15 +175,17 @@ class PMR(Method):
         fresh = torch.where(self.known[:, None], mixed, means)
         prototypes.copy_(torch.where(count[:, None] > 0, fresh, prototypes))
 
-    def _part(self, loader: Iterable[Any]) -> Iterable[Any]:
+    def _part(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Yield the first batches; nothing is drawn before one is asked for, within the pass."""
         if self.share == 1:
-            return loader
+            yield from loader
+            return
         if not isinstance(loader, Sized):
             raise SetupError(
                 f"PMR(share={self.share}): train_loader does not say how many batches it has "
                 f"({type(loader).__name__}): give share=1, or a loader with a length"
             )
-        return itertools.islice(loader, max(1, math.floor(self.share * len(loader) + 1e-9)))
+        yield from itertools.islice(loader, max(1, math.floor(self.share * len(loader) + 1e-9)))
 
 
 def _classes(step: Step) -> Tensor:

@@ -128,25 +128,27 @@ class DiagnosingRelearning(Method):
         Every rank groups what its own loader gives; the mean over the ranks counts.
         """
         features: dict[str, list[Tensor]] = {name: [] for name in run.names}
-        targets, classes = [], 0
+        targets: dict[str, list[Tensor]] = {name: [] for name in run.names}
+        classes = 0
         for step in run.steps(loader):
             labels, labelled = class_labels(step, "DiagnosingRelearning")
-            counted = slice(None) if labelled is None else labelled
+            everyone = torch.ones_like(labels, dtype=torch.bool)
+            counted = everyone if labelled is None else labelled
             classes = step.logits.shape[1]
-            targets.append(labels[counted])
             for name, kept in features.items():
-                vectors = feature_vectors(step.features[name])[counted]
+                there = counted & step.present.get(name, everyone).to(counted.device)
+                targets[name].append(labels[there])
+                vectors = feature_vectors(step.features[name])[there]
                 kept.append(vectors.to(torch.promote_types(vectors.dtype, torch.float32)))
-        if not targets:
+        if not classes:
             raise SetupError(
                 "DiagnosingRelearning: a loader gave no batch between epochs: expected one that "
                 "can be passed over again after every epoch, and not an iterator"
             )
-        target = torch.cat(targets)
         found = torch.stack(
             [
-                purity(self._groups(run, torch.cat(kept), classes), target, classes)
-                for kept in features.values()
+                purity(self._groups(run, torch.cat(kept), classes), torch.cat(of), classes)
+                for kept, of in zip(features.values(), targets.values(), strict=True)
             ]
         )
         return run.summed(found) / run.summed(torch.ones_like(found))

@@ -12,7 +12,7 @@ from equimodal.errors import SetupError
 from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.schedule.fusions import EntropyWeighted, Fusion
 from equimodal.methods.schedule.projections import Projection, UnitLeastSquares, Unprojected
-from equimodal.readout import feature_vectors, move
+from equimodal.readout import feature_vectors, move, vector_width
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 from equimodal.update.substeps import SubSteps
@@ -76,9 +76,7 @@ class MLA(Method):
 
     def build(self, shapes: Shapes) -> None:
         self.fusion.check(self.names, shapes.logits)
-        widths = {
-            name: s[-1] if len(s) == 2 else s[0] if s else 1 for name, s in shapes.features.items()
-        }
+        widths = {name: vector_width(shape) for name, shape in shapes.features.items()}
         width = next(iter(widths.values()))
         if set(widths.values()) != {width}:
             raise SetupError(
@@ -137,7 +135,11 @@ class MLA(Method):
 
     @torch.no_grad()
     def _step_head(self, arrived: Tensor, vectors: Tensor, step: Step, name: str) -> None:
-        """Step the head on a modality, away from the directions it was trained on."""
+        """Step the head on a modality, away from the directions it was trained on.
+
+        By a gradient of zero where it is not finite: a scaler skips the user's step then, but the
+        head has taken its own by the time that shows.
+        """
         assert self._steps is not None
         arrived = arrived.to(vectors.dtype)
         weight, bias = arrived.T @ vectors, arrived.sum(dim=0)
@@ -148,6 +150,8 @@ class MLA(Method):
             counted = present.to(vectors)
             mean = counted @ vectors / counted.sum().clamp(min=1)
         self._steps.average_([weight, bias, mean])
+        finite = torch.stack([of.isfinite().all() for of in (weight, bias, mean)]).all()
+        weight, bias, mean = (torch.where(finite, of, 0) for of in (weight, bias, mean))
         if not isinstance(self.projection, Unprojected):
             changed = self.projection(self.projector, mean)
             self.projector = torch.where(self.updates > 0, changed, self.projector)

@@ -199,6 +199,9 @@ class ReconBoost(Method):
         ensemble = self._boosted(logits, others).detach() if others else torch.zeros_like(own)
         losses = boosting_loss(own, ensemble, target, self.own, self.residual)
         if self.stage:
-            previous = logits[self.names[(self.stage - 1) % len(self.names)]]
-            losses = losses + self.consolidation(own, previous)
+            previous = self.names[(self.stage - 1) % len(self.names)]
+            drawn = self.consolidation(own, logits[previous])
+            if previous in step.present:
+                drawn = torch.where(step.present[previous].to(drawn.device), drawn, 0)
+            losses = losses + drawn
         return mean_counted(losses, counted)

@@ -17,6 +17,7 @@ from torch._utils import ExceptionWrapper
 
 import equimodal as eq
 from equimodal.data import Splits
+from equimodal.data.batches import shards
 from equimodal.data.batches.read import read
 from equimodal.data.batches.stream import stream
 from support.prepared import clips, picture, prepared, wav
@@ -303,6 +304,21 @@ def test_the_copy_is_made_once_and_follows_the_shards(folder: Path) -> None:
     assert len([name for name in now if name.endswith(".arrow")]) == 7, "old ones are gone"
     assert "killed.partial" not in now
     assert {name for name in made if name in now} == set(made) & set(now) != set()
+
+
+def test_a_long_copy_shows_how_far_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    read(folder)
+    assert capfd.readouterr() == ("", ""), "a short one is silent"
+    shutil.rmtree(folder / ".cache")
+    monkeypatch.setattr(shards, "SOON", 0.0)
+    read(folder)
+    said = capfd.readouterr().err
+    assert f"{folder}: copying the shards for reading, once: " in said
+    assert "100%" in said
+    read(folder)
+    assert capfd.readouterr() == ("", ""), "made once"
 
 
 def test_a_damaged_copy_is_named(folder: Path) -> None:

@@ -92,6 +92,38 @@ def test_workers_share_an_epoch_and_see_the_next(
     assert passes(resumed, workers, 1) == found[1:]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    ("workers", "settings"),
+    [(0, {}), (2, {"persistent_workers": True}), (0, {"drop_last": True})],
+)
+def test_an_epoch_goes_on_in_the_middle(
+    folder: Path, split: str, workers: int, settings: dict[str, Any]
+) -> None:
+    """11 clips of test one by one for 2 workers: one has 5 batches, the other 6."""
+    size = {"train": 2, "test": 1}[split]
+    loader = stream(folder, split, buffer=3).loader(size, workers=workers, **settings)
+    first, whole, after = ([key_of(batch) for batch in loader] for _ in range(3))
+    assert (split == "train") == (first != whole)
+    for batches in range(len(whole) + 1):
+        loader.go_on(1, batches)
+        assert [key_of(batch) for batch in loader] == whole[batches:]
+    assert [key_of(batch) for batch in loader] == after
+    resumed = stream(folder, split, buffer=3).loader(size, workers=workers, **settings)
+    resumed.go_on(1, 3)
+    assert [key_of(batch) for batch in resumed] == whole[3:]
+    resumed.go_on(1, 3)
+    resumed.dataset.set_epoch(2)  # not that epoch after all
+    assert [key_of(batch) for batch in resumed] == after
+    with pytest.raises(eq.SetupError, match=f"0 to {len(whole)} of an epoch, found 99"):
+        loader.go_on(0, 99)
+
+
+def key_of(batch: Any) -> tuple[Any, ...]:
+    audio, visual, target = batch
+    return (*target.tolist(), audio.sum().item(), visual.box.sum().item())
+
+
 def test_in_evaluation_workers_leave_nothing_out(folder: Path) -> None:
     (rows,) = passes(stream(folder, "test"), 2, 1)
     assert sorted(rows) == sorted(each[1] for each in of_clips(folder, "test", 0))

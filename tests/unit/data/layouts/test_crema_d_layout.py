@@ -152,6 +152,14 @@ def test_the_misnamed_file_of_older_copies_belongs_to_its_video(source):
     assert clip(listing, NAMES[0]).pieces["audio"] == Sound(f"AudioWAV/{NAMES[0][:-1]}.wav")
 
 
+def test_a_list_may_name_the_misnamed_file(source, tmp_path):
+    tree(source, files("1040_ITH_SAD_X"))
+    listed = write(tmp_path / "test.csv", "1040_ITH_SAD_X,SAD", f"{NAMES[0]},{NAMES[0][9:12]}")
+    listing = CremaD(source, lists=listed).listing()
+    assert by_split(listing)["test"] == sorted([NAMES[0], "1040_ITH_SAD_XX"])
+    assert listing.failures == ()
+
+
 def test_other_files_are_counted(source):
     tree(source, ["AudioWAV/readme.wav", "AudioMP3/1001_DFA_ANG_XX.mp3", "VideoFlash/a (1).flv"])
     assert CremaD(source).listing().about["unlisted"] == (

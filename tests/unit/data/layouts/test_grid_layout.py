@@ -53,6 +53,17 @@ def test_a_word_is_a_clip_with_its_times(tmp_path):
     assert "slots: letter; classes without a training clip (" in listing.protocol
 
 
+def test_talkers_of_whom_there_are_alignments_alone_are_not_missing(tmp_path):
+    """The alignments come in one archive for all talkers, the videos in one for each."""
+    source = make(tmp_path)
+    alone = GRID(source).listing()
+    write(source / "align" / "s2" / "bbaf2n.align", *BBAF2N)
+    listing = GRID(source).listing()
+    assert listing.failures == ()
+    assert listing.clips == alone.clips
+    assert listing.about["unlisted"] == ("files that belong to no clip (1): align/s2/bbaf2n.align")
+
+
 def test_several_slots_keep_a_sentence_together(tmp_path):
     source = make(tmp_path)
     write(source / "align" / "s1" / "bbaf2n.align", *BBAF2N)

@@ -76,6 +76,21 @@ def test_train_and_val_alone_are_train_and_test(source):
     assert listing.failures == ()
 
 
+def test_a_list_without_labels_is_passed_over(source):
+    """The test list of the first release of Kinetics had none."""
+    plain = KineticsSounds(source, classes="31").listing()
+    unlabelled = write(
+        source / "annotations" / "test.csv",
+        "youtube_id,time_start,time_end,split",
+        *(line(row).partition(",")[2] for row in TEST),
+    )
+    listing = KineticsSounds(source, classes="31").listing()
+    assert listing.clips == plain.clips
+    assert listing.protocol == plain.protocol + "; lists without labels, not used: test.csv"
+    with pytest.raises(SetupError, match="expected the columns label, youtube_id"):
+        KineticsSounds(source, classes="31", annotations=unlabelled).listing()
+
+
 def test_all_three_splits_are_taken_as_they_are(source):
     source_of(source, TEST, "test")
     write(source / "annotations" / "test.csv", HEAD, *map(line, TEST))

@@ -49,6 +49,23 @@ def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path: Path) -> None:
     assert refused(tmp_path / "pipe.mp4") == "no such file"
 
 
+def test_a_stream_that_holds_nothing_is_none(tmp_path: Path) -> None:
+    """CREMA-D has such a file: a header of WAV, and no sound after it."""
+    path = tmp_path / "1076_MTI_SAD_XX.wav"
+    path.write_bytes(media.wav(np.zeros(0, np.int16), 16_000))
+    assert refused(path) == "no sound"
+    assert refused(path, end=1.0) == "no sound"
+
+
+@BOTH
+def test_matroska_whose_times_begin_late_is_whole(tmp_path: Path, video: bool) -> None:
+    """It states when it ends, and not how long it is."""
+    path = write_clip(tmp_path / "late.mkv", seconds=2, sound_from=10, video_from=10)
+    assert heard_or_seen(path, video=video) == pytest.approx(10 if video else 32_000, rel=0.04)
+    truncate(path, 0.5)
+    assert refused(path, video=video).startswith("truncated: ")
+
+
 @BOTH
 def test_empty_file(tmp_path: Path, video: bool) -> None:
     (tmp_path / "empty.mp4").touch()

@@ -239,6 +239,7 @@ def test_a_folder_that_is_no_finished_data_set_is_not_verified(
     ("options", "message"),
     [
         ({"workers": 0}, "workers: expected 1 or more, found 0"),
+        ({"time_limit": 0}, "time_limit: expected seconds above 0, found 0"),
         ({"allow_missing": 1.5}, "allow_missing: expected 0 to below 1, found 1.5"),
         ({"shard_size": 0}, "shard_size: expected 1 or more, found 0"),
     ],

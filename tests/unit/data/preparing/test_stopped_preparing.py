@@ -11,13 +11,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from equimodal.data.layouts.clip import Failure, Listing
-from equimodal.data.preparing import MissingClipsError, Progress, Summary, folder
+from equimodal.data.preparing import MissingClipsError, Progress, Summary, folder, watch
 from equimodal.errors import SetupError
 from support.raw_clips import Run, files_of, listed, make_source, prepared
 
@@ -26,7 +27,7 @@ if not Path("/proc/self/stat").exists():
 
 # Imported once, and forked for each process that is killed.
 SERVED = multiprocessing.get_context("forkserver")
-SERVED.set_forkserver_preload(["support.raw_clips", "datasets"])
+SERVED.set_forkserver_preload(["support.raw_clips", "datasets", "pyarrow.parquet"])
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,10 @@ class Started:
         self, listing: Listing, out: Path, site: Path | None = None, **options: Any
     ) -> None:
         self.pipe, theirs = SERVED.Pipe(duplex=False)
-        self.process = SERVED.Process(target=Run(listing, out, options, site), args=(theirs,))
+        forkserver.ensure_running()
+        server = forkserver._forkserver._forkserver_address
+        run = Run(listing, out, options, site, server)
+        self.process = SERVED.Process(target=run, args=(theirs,))
         self.process.start()
         theirs.close()
 
@@ -79,9 +83,12 @@ class Started:
         return said
 
     def worker(self) -> int | None:
-        """Return the number of its only worker process; None if none has begun."""
-        servers = [pid for pid in children(self.process.pid) if children(pid)]
-        return children(servers[0])[0] if servers else None
+        """Return the number of its only worker process; None if none has begun.
+
+        Workers of others are gone by the time it has told something: they held the lock.
+        """
+        server = forkserver._forkserver._forkserver_pid
+        return next((pid for pid in children(server) if pid != self.process.pid), None)
 
     def kill(self) -> None:
         self.process.kill()
@@ -156,7 +163,7 @@ def test_workers_that_are_killed_are_replaced(
 
 # Python imports a module of this name in every process that it starts.
 PATCH = """
-import os, signal
+import os, signal, time
 import av
 
 opened = av.open
@@ -169,37 +176,57 @@ def open_(path, *args, **options):
         os.kill(os.getpid(), signal.SIGSEGV)
     if path.endswith("c008.mpg") and not os.path.exists({corrected!r}):
         raise ZeroDivisionError("never heard of")
+    if path.endswith("c013.mpg"):
+        time.sleep(1000)
     return opened(path, *args, **options)
 
 av.open = open_
 """
 
 
-def test_a_decoder_that_crashes_and_a_mistake(source: Path, tmp_path: Path) -> None:
+def test_a_decoder_that_crashes_or_hangs_and_a_mistake(source: Path, tmp_path: Path) -> None:
     """Twice at one clip: it is left out; once at another: it is not; a mistake: it surfaces."""
     once, corrected, out = tmp_path / "once", tmp_path / "corrected", tmp_path / "out"
+    options: dict[str, Any] = {"allow_missing": 0.1, "time_limit": 1.0}
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         PATCH.format(once=str(once), corrected=str(corrected))
     )
     listing = listed(source)
 
-    error = Started(listing, out, tmp_path / "site", allow_missing=0.05).end()
+    error = Started(listing, out, tmp_path / "site", **options).end()
     assert isinstance(error, RuntimeError)
     assert "train-00000-of-00002:\nTraceback" in str(error)
     assert "ZeroDivisionError: never heard of" in str(error)
     assert not [name for name in files_of(out) if "partial" in name]
 
     corrected.touch()
-    summary = Started(listing, out, tmp_path / "site", allow_missing=0.05, workers=2).end()
+    summary = Started(listing, out, tmp_path / "site", workers=2, **options).end()
     assert once.exists()
-    assert summary.reasons == {"decoder crashed": 1}
+    assert summary.reasons == {"decoder crashed": 1, "took too long": 1}
     assert (out / "failures.csv").read_text().splitlines()[1:] == [
-        "c003-0,c003.wav,train,decoder crashed: ended by SIGSEGV"
+        "c003-0,c003.wav,train,decoder crashed: ended by SIGSEGV",
+        "c013-0,c013.wav,train,took too long: more than 1 s",
     ]
-    again = Started(listing, tmp_path / "again", tmp_path / "site", allow_missing=0.05).end()
+    again = Started(listing, tmp_path / "again", tmp_path / "site", **options).end()
     assert again.fingerprint == summary.fingerprint
     assert files_of(tmp_path / "again") == files_of(out)
+
+
+def test_time_for_which_all_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ctrl-Z and fg, or a machine that slept."""
+    moments = iter([0.0, 0.2, 1.0, 10_001.0, 10_001.0, 10_001.2])
+    monkeypatch.setattr(watch.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(watch, "wait", lambda pipes, moment: [])
+    clock, (pipe, _) = watch.Watch(0.5), multiprocessing.Pipe()
+    clock.begin(pipe)
+    late = []
+    for _ in range(3):
+        assert clock.heard([pipe]) == []
+        late.append(clock.late())
+    assert late == [[], [], [pipe]]
+    clock.begin(pipe)
+    assert clock.late() == []
 
 
 def test_workers_that_cannot_start_are_not_tried_for_ever(source: Path, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""MCR: supervised contrast between modalities, and gradients that take sides."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equimodal.functional.precision import at_least_single
+
+
+def supervised_contrast(
+    vectors: Tensor,
+    target: Tensor,
+    counted: Tensor | None = None,
+    temperature: float = 0.5,
+) -> Tensor:
+    r"""Draw together what belongs to one class, from all modalities, and push the rest apart.
+
+    .. math::
+        L = \frac{1}{|P|} \sum_{(a, b) \in P} -\log
+            \frac{e^{s_{ab} / \tau}}{e^{s_{ab} / \tau} + \sum_{n: y_n \ne y_a} e^{s_{an} / \tau}}
+
+    P holds all ordered pairs of two different vectors of one class, of the same modality or not; s
+    is their cosine. The released form of equation 9 of Kontras et al. (NeurIPS 2025).
+
+    Args:
+        vectors: features of every modality, all of one width, shape ``(M, B, D)``.
+        target: classes, shape ``(B,)``, int64.
+        counted: which of them count, shape ``(M, B)``, bool; all by default.
+        temperature: :math:`\tau`, above 0.
+
+    Returns:
+        Shape ``()``; 0 where no two vectors are of one class, or all are.
+
+    >>> near, apart = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([0, 1])
+    >>> supervised_contrast(near.repeat(2, 1, 1), apart)
+    tensor(0.2395)
+    """
+    flat = torch.nn.functional.normalize(vectors.flatten(0, 1), dim=1)
+    classes = target.repeat(len(vectors))
+    similarity = at_least_single(flat @ flat.T) / temperature
+    alike = classes[:, None] == classes
+    of_two = torch.ones_like(alike)
+    if counted is not None:
+        of_two = counted.flatten()[:, None] & counted.flatten()
+    positive = alike & of_two & ~torch.eye(len(flat), dtype=torch.bool, device=alike.device)
+    # Not minus infinity: a row of it alone has no gradient.
+    least = torch.finfo(similarity.dtype).min / 4
+    negatives = similarity.masked_fill(alike | ~of_two, least).logsumexp(dim=1, keepdim=True)
+    losses = torch.logaddexp(similarity, negatives) - similarity
+    return torch.where(positive, losses, 0).sum() / positive.sum().clamp(min=1)
+
+
+def scaled_gradient(values: Tensor, factor: int) -> Tensor:
+    """Return the same values, with a graph that multiplies the gradient by -1, 0 or 1.
+
+    >>> x = torch.tensor([1.5], requires_grad=True)
+    >>> torch.autograd.grad(scaled_gradient(x, -1).square().sum(), x)
+    (tensor([-3.]),)
+    """
+    if factor == 1:
+        return values
+    fixed = values.detach()
+    return fixed if factor == 0 else 2 * fixed - values  # exact: doubling does not round
