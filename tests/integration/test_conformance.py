@@ -103,7 +103,7 @@ def test_a_hook_that_is_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_scale_that_shows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eq.Balancer, "_unscale", lambda self, scaler: None)
+    monkeypatch.setattr("equimodal.balancer.unscale", lambda scaler, optimizers: None)
 
     class Clipping(Flawed):
         def adjust(self, modality: str, parameters: Any, evidence: eq.Evidence) -> None:
