@@ -27,15 +27,11 @@ from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Run
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.evidence import EvidenceSum
+from equimodal.holding import hold, refuse_held
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
 from equimodal.readout import move
-from equimodal.refusals import (
-    refuse_accumulation,
-    refuse_incapable,
-    refuse_unfit,
-    refuse_ungated,
-)
+from equimodal.refusals import refuse_accumulation, refuse_incapable, refuse_unfit, refuse_ungated
 from equimodal.scores import scores_from
 from equimodal.state import restore, save
 from equimodal.step import Shapes, Step
@@ -49,6 +45,7 @@ from equimodal.update.optimizers import (
     held,
     hook_steps,
     refuse_untrained,
+    trained,
     weakly,
 )
 from equimodal.update.own import Factory, OwnOptimizer, like
@@ -128,6 +125,7 @@ class Balancer:
         self.optimizers = given_optimizers(optimizer)
         self.criterion = Criterion(criterion)
         self.scores = scores_from(scores)
+        refuse_held([self.scores])
         self.forward, self.train_loader, self.val_loader = forward, train_loader, val_loader
         self.seed, self.epoch, self.steps = seed, 0, 0
         self.process_group = process_group
@@ -171,6 +169,7 @@ class Balancer:
         # A balancer that is dropped, as in a notebook cell that is run again, takes its hooks off.
         self._leave = weakref.finalize(self, leave, self.attached.recorder, handles)
         self._leave.atexit = False
+        hold([*self.methods, self.scores], self._leave)
 
     # ------------------------------------------------------------------ the loop
 
@@ -255,7 +254,7 @@ class Balancer:
             )
         if self._modulated is not None:
             self.notices.refuse_replaced()
-            self.modulation.refuse_unstepped()
+            self.modulation.refuse_unstepped(held(*self._modulated.stepped))
         if self.evidence.micro_batches + len(records) > 1:
             refuse_accumulation(self._acting())
         self.own.before_backward()
@@ -301,7 +300,7 @@ class Balancer:
         if scored:
             self.tracker.judged(evidence[""], coefficients)
             self.notices.unsound(evidence[""].log_scores)
-        self.notices.untouched(self.modulation.unreached(), evidence[""])
+        self.notices.untouched(self.modulation.unreached(self._active()), evidence[""])
         self.modulation.on_gradients(coefficients, self._active(), self.steps)
         self.methods.adjust(self.attached.modalities, evidence, self.epoch)
         for parameter in self.methods.frozen(self.attached.modalities, self.epoch):
@@ -455,7 +454,9 @@ class Balancer:
         closure = any(each is not None for each in given)
         bypassed = self._modulated is None and self.handout.waiting
         self.handout.waiting = False
-        if self.evidence.micro_batches or bypassed:
+        added, whose = self.evidence.micro_batches > 0, self.attached.bare_model
+        stepped = trained(whose, optimizer) if added or bypassed else ()
+        if any(added or parameter.grad is not None for parameter in stepped):
             self.evidence = EvidenceSum()
             if self.separation is not None:
                 self.separation.forget()

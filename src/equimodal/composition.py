@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from equimodal import ranks
 from equimodal.errors import MatchError
 from equimodal.evidence import Evidence, Measured
+from equimodal.holding import refuse_held
 from equimodal.method import REST, Method, Need, Order
 from equimodal.modalities import Modalities
 from equimodal.readout import move
@@ -34,7 +35,7 @@ class Composition:
         supplied: which needs the balancer can meet.
 
     Raises:
-        SetupError: the methods exclude each other, or need what is not there.
+        SetupError: the methods exclude each other, need what is not there, or one is in use.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Composition:
     ) -> None:
         given: list[Any] = list(methods) if isinstance(methods, tuple | list) else [methods]
         refuse_others(given)
+        refuse_held(given)
         self.methods: list[Method] = sorted(given, key=lambda method: method.name)
         self.names = names
         refuse_conflicts(self.methods, names)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from support.worlds import World, batch, weights
+from support.worlds import World, batch, train, weights
 
 METHODS: dict[str, Callable[[], eq.Method]] = {
     "joint": eq.Joint,
@@ -157,3 +157,14 @@ def test_of_compiled_losses_only_the_latest_can_be_backpropagated() -> None:
     with pytest.raises(eq.StepError, match="Of compiled losses only the latest"):
         balancer.backward(older)
     balancer.backward(latest)
+
+
+def test_an_encoder_compiled_in_its_place_is_not_blamed_for_another_mistake() -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    encoders = world.model.encoders
+    encoders["audio"] = torch.compile(encoders["audio"], backend="eager")
+    train(balancer, [batch()])
+    *inputs, target = batch()
+    with pytest.raises(eq.MatchError, match=r"present\['audio'\]: expected bool of shape"):
+        balancer.loss(world.model(*inputs), target, present={"audio": target})

@@ -102,6 +102,28 @@ def test_other_optimizers_of_the_process_are_let_be() -> None:
     assert balancer.steps == theirs.steps == 3
 
 
+def test_a_method_in_two_balancers() -> None:
+    """They would share its state: each its running means, and the modules it makes."""
+    method, probe = eq.MultiLoss(), eq.Probe()
+    balancer = World().balance(method, eq.OGM(0.8), scores=probe)
+    with pytest.raises(eq.SetupError, match=r"MultiLoss is in use by another.*copy.deepcopy"):
+        World(seed=1).balance(method)
+    with pytest.raises(eq.SetupError, match="Probe is in use by another"):
+        World(seed=1).balance(eq.OGM(0.8), scores=probe)
+    train(balancer, [batch()])
+    World(seed=1).balance(copy.deepcopy(method))
+    balancer.detach()
+    train(World(seed=1).balance(method), [batch()])
+
+
+def test_a_method_whose_balancer_was_dropped_or_refused() -> None:
+    method, world = eq.OGM(0.8), World()
+    world.balance(method)  # nobody holds it
+    with pytest.raises(eq.SetupError, match="needs training data"):
+        world.balance(method, Resamples())
+    world.balance(method)
+
+
 def test_training_in_evaluation_mode() -> None:
     world = World()
     balancer = world.balance(eq.OGM(0.8))
@@ -201,6 +223,62 @@ def test_modulating_every_micro_batch(space: Any, to_none: bool) -> None:
     step(world, balancer)
 
 
+def test_optimizers_that_take_turns() -> None:
+    """Each clears its own gradients alone; those of the other are left over from its step."""
+    world = World()
+    audio, visual = (world.encoders[name].parameters() for name in ("audio", "visual"))
+    turns = [
+        torch.optim.SGD(audio, lr=0.1),
+        torch.optim.SGD([*visual, *world.model.head.parameters()], lr=0.1),
+    ]
+    world.optimizer = turns  # type: ignore[assignment]
+    balancer = world.balance(eq.OGM(0.8))
+    for optimizer in [*turns, *turns]:
+        optimizer.zero_grad()
+        step(world, balancer)
+        optimizer.step()
+    assert balancer.steps == 4
+    turns[0].zero_grad()
+    step(world, balancer)
+    with pytest.raises(eq.StepError, match=r"modulated.*not been stepped"):
+        step(world, balancer)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_an_optimizer_of_another_model_steps_in_between(early: bool) -> None:
+    """As that of a discriminator does: it says nothing of the gradients of this model."""
+    world, judge = World(), nn.Linear(3, 1, dtype=torch.float64)
+    others = torch.optim.SGD(judge.parameters(), lr=0.1)
+    optimizer, world.optimizer = world.optimizer, [world.optimizer, others]  # type: ignore[assignment]
+    balancer = world.balance(eq.OGM(0.8))
+    for _ in range(2):
+        *inputs, target = batch()
+        logits = world.model(*inputs)
+        loss = balancer.loss(logits, target)
+        if not early:
+            balancer.backward(loss)
+        judge(logits.detach()).mean().backward()
+        others.step()
+        others.zero_grad()
+        if early:
+            balancer.backward(loss)
+        balancer.modulate()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert balancer.steps == 2
+
+
+def test_a_loss_that_is_left_out_with_its_step() -> None:
+    """As Lightning does where training_step returns None: the step has no gradient."""
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    *inputs, target = batch()
+    balancer.loss(world.model(*inputs), target)
+    world.optimizer.step()
+    train(balancer, [batch()])
+    assert balancer.steps == 1
+
+
 @pytest.mark.parametrize("closure", [False, True])
 def test_a_loss_backpropagated_without_the_balancer(closure: bool) -> None:
     world = World()
@@ -286,6 +364,16 @@ def test_an_encoder_that_no_gradient_reaches(space: Any) -> None:
     balancer = world.balance(eq.OGM(0.8, space=space), features=widths)
     with pytest.warns(eq.BalanceWarning, match=r"no gradient reached encoders\['audio'\].*detach"):
         train(balancer, [batch(), batch()])
+    unread = eq.Evidence(balancer.names, torch.empty(2, device="meta"), [len(batch()[0])])
+    balancer.notices.untouched(["audio"], unread)  # said once: no device is waited for again
+
+
+def test_no_gradient_is_missed_where_the_method_does_not_act() -> None:
+    world = World()
+    world.model.__class__ = Detached
+    widths = {"audio": slice(0, 8), "visual": slice(8, 16)}
+    balancer = world.balance(eq.OGM(0.8, window=(1, 9)), features=widths)
+    train(balancer, [batch()])
 
 
 def test_a_modality_without_samples_needs_no_gradient() -> None:

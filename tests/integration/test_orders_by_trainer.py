@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
 ]
 ENCODERS = {"audio": "audio_net", "visual": "visual_net"}
-ORDERING = ["data-remixing", "modality-valuation", "sample-valuation"]
+ORDERING = ["bss", "data-remixing", "modality-valuation", "sample-valuation"]
 SAMPLES, SIZE, EPOCHS = 50, 8, 3
 SPLITS = data.load("mfeat", modalities=("pix", "mor", "fou"))
 QUICK = Settings(epochs=3, batch_size=200)

@@ -77,7 +77,9 @@ def test_what_is_missing_is_said_in_the_terminal_too(
     victim.write_text(victim.read_text()[:-100])
     (copy / "diagnosis.json").write_text(json.dumps({"format": 7}))
     assert run([str(copy)]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert max(len(line) for line in printed.splitlines() if str(copy) not in line) <= 78
+    said = " ".join(printed.split())
     assert "Read with care:" in said
     assert "ogm (seed 0): result.json cannot be used" in said
     assert "expected format 1, found 7" in said
@@ -91,6 +93,11 @@ def test_wrong_use_is_refused(results: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="did you mean '--diagnosis'"):
         run([str(results), "--diagnosys", "x"])
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match=r"--out: .*file is a file, expected a folder"):
+        run([str(results), "--out", str(tmp_path / "file" / "report.html")])
+    with pytest.raises(SetupError, match="expected a folder of results, found a file"):
+        run([str(tmp_path / "file")])
 
 
 def test_help_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

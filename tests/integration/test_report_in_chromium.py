@@ -11,6 +11,7 @@ import pytest
 
 from equimodal.compare.runs import Entry
 from equimodal.report.document import page_of
+from equimodal.report.findings import Findings
 from equimodal.report.findings import read as read_findings
 from equimodal.report.page import rendered
 from equimodal.report.results import read
@@ -66,6 +67,22 @@ def test_it_fits_and_nothing_is_wrong(
     assert browser.value("document.querySelectorAll('svg[role=img]').length") >= 10
     assert browser.requests == [page.as_uri()]
     assert browser.console == []
+
+
+@pytest.mark.parametrize(("seeds", "standing"), [(5, "not told apart"), (3, "too few seeds (3)")])
+def test_the_results_are_whole_on_a_desktop(
+    browser: Chromium, tmp_path: Path, seeds: int, standing: str
+) -> None:
+    """With intervals everywhere, the longest standings, and the longest of our names."""
+    entries = [Entry(name, name) for name in ("joint", "ogm", "diagnosing-relearning", "mimo")]
+    comparison(tmp_path, MODALITIES, entries, range(seeds))
+    page = tmp_path / "report.html"
+    page.write_text(rendered(page_of(read(tmp_path), Findings({}))))
+    browser.open(page, 1265)  # 1280 without the bar that scrolls the page
+    table = f"document.querySelector('{RESULTS}')"
+    assert browser.value(f"{table}.innerText.includes('{standing}')")
+    free = browser.value(f"{table}.closest('.scroll').clientWidth - {table}.scrollWidth")
+    assert free >= 0
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -28,6 +28,7 @@ METHODS: Mapping[str, Callable[[], eq.Method | Sequence[eq.Method]]] = {
     "arl, uniform": lambda: eq.ARL(start=0, weights=eq.UniformWeights()),
     "cml": eq.CML,
     "gradient-blending": lambda: eq.GradientBlending(eq.OnlineBlending(1)),
+    "iprm": eq.IPRM,
     "lfm": lambda: eq.LFM(eq.LearnedWeight(0.05, 0.5)),
     "midas": lambda: eq.MIDAS(warm_up=1),
     "mimo": lambda: eq.MIMO(smoothing=0.3),

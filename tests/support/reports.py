@@ -149,7 +149,12 @@ def diagnosis(
                 {"low": 0.5, "high": 1.0, "samples": 60, "confidence": 0.7, "accuracy": 0.8},
             ],
         },
-        "cost": {"parameters": dict.fromkeys(modalities, 8000), "flops_head": 96.0},
+        "cost": {
+            "parameters": dict.fromkeys(modalities, 8000),
+            "flops_head": 96.0,
+            "seconds_step": 0.0031,
+            "untimed": "",
+        },
         "curves": {"update_norm": {name: [0.1, None, 0.2] for name in modalities}},
         "advice": {
             "verdict": "try balancing",

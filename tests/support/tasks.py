@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import sys
@@ -302,7 +303,7 @@ class World:
         given = {
             "head": self.model.head,
             "criterion": self.task.criterion,
-            "scores": self.task.scores,
+            "scores": copy.deepcopy(self.task.scores),  # each balancer has its own
             "track_every": 1,
             **settings,
         }

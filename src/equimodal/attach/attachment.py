@@ -81,8 +81,9 @@ class Attachment:
         self.modalities = Modalities(self.bare_model, encoders)
         self.criterion = criterion
         self.scores = scores
-        self._places = {module: name for name, module in self.bare_model.named_modules()}
         self._refuse_misfits()
+        places = {module: name for name, module in self.bare_model.named_modules()}
+        self._places = {part: places[part] for _, part in self._parts()}
         scores.bind(self.modalities.names, self.head)
         self.layout: Layout | None = None
         self.keeps_encoders = False
@@ -295,7 +296,7 @@ class Attachment:
                 f"did. Features that are kept from another batch are not trained: encode every "
                 "batch anew. Is the modality missing from the batch? Say so: loss(..., "
                 f"present={{{missing[0]!r}: mask}}) with a mask of shape (B,) that is True for the "
-                "samples that have it"
+                "samples that have it; forward= returns it as (logits, target, present)"
             )
 
     def _parts(self) -> list[tuple[str, nn.Module]]:
@@ -307,10 +308,11 @@ class Attachment:
         now = dict(self.bare_model.named_modules())
         for name, part in self._parts():
             place = self._places[part]
-            if now.get(place) is not part:
+            there = now.get(place)
+            if part not in (there, getattr(there, "_orig_mod", None)):  # compiled, it still runs
                 raise MatchError(
                     f"{name}, the model's {place!r}, was replaced after the balancer was made "
-                    f"({type(part).__name__} by {type(now.get(place)).__name__}): make the "
+                    f"({type(part).__name__} by {type(there).__name__}): make the "
                     "balancer when the model is complete, after adapters such as LoRA are put in"
                 )
 

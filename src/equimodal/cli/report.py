@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from equimodal.cli.parser import Parser
+from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.text import wrapped
 from equimodal.errors import SetupError
 
 
@@ -31,14 +32,16 @@ def run(arguments: Sequence[str]) -> int:
     out = options.out or options.results / "report.html"
     if out.suffix not in (".html", ".htm") or out.is_dir():
         raise SetupError(f"--out: expected a file that ends in .html, found {out}")
+    if options.out is not None or options.results.is_dir():  # else it is the results that are wrong
+        new_or_existing_folder(out.parent)
     from equimodal.report.document import write_report  # takes seconds: not for --help
 
     written = write_report(options.results, out, options.diagnosis)
-    print(written.verdict)
+    print(wrapped(written.verdict))
     if written.notices:
         print("\nRead with care:")
         for notice in written.notices:
-            print(f"- {notice}")
+            print(f"- {wrapped(notice, 2)[2:]}")
     print(f"\n{written.page}")
     if written.figures:
         print(f"{len(written.figures)} files of figures in {written.figures[0].parent}")

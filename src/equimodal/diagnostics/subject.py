@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from equimodal.attach.attachment import Attachment
 from equimodal.attach.capture import leave
 from equimodal.attach.features import Given
 from equimodal.criterion import Criterion, Loss
+from equimodal.diagnostics.complete import refuse_missing, refuse_silent
+from equimodal.diagnostics.finite import Finite
 from equimodal.epochs.passes import Forward, last_is_target, observed
 from equimodal.errors import SetupError
 from equimodal.modalities import Encoders
@@ -33,7 +36,8 @@ class Subject:
         criterion: loss of (logits, target).
         scores: how unimodal logits are read, see `Balancer`.
         forward: (model, batch) to (logits, target); by default a batch is a tuple of the model's
-            inputs with the target last.
+            inputs with the target last. Samples that a third entry, ``present`` of `Balancer.loss`,
+            says to lack a modality are refused.
 
     Attributes:
         names: the modalities.
@@ -79,9 +83,24 @@ class Subject:
         Args:
             loader: batches as `forward` takes them.
             graph: with gradients; without by default.
+
+        Raises:
+            SetupError: samples lack a modality, or the loader does not end.
         """
+        loader = loader if isinstance(loader, Finite) else Finite(loader)
         batches = ((batch, None) for batch in loader)
-        return observed(self.attached, self.forward, batches, graph=graph)
+        steps = observed(self.attached, self._whole, batches, graph=graph)
+        with contextlib.closing(steps):  # type: ignore[type-var]  # a generator
+            for step in steps:
+                refuse_missing(step)
+                yield step
+
+    def _whole(self, model: nn.Module, batch: Any) -> tuple[Any, ...]:
+        """Run the forward; where an encoder did not, its feature cannot even be looked for."""
+        found = self.forward(model, batch)
+        if self.attached.recorder.seen is not None:
+            refuse_silent(self.names, self.attached.recorder.seen[0].encoders)
+        return found
 
     def detach(self) -> None:
         """Take the hooks off the model."""

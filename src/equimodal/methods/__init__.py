@@ -1,8 +1,10 @@
 """The methods. The folders say where in the step a method acts."""
 
+from equimodal.methods.data.bss import BSS
 from equimodal.methods.data.data_remixing import DataRemixing
 from equimodal.methods.data.modality_valuation import ModalityValuation
 from equimodal.methods.data.sample_valuation import SampleValuation
+from equimodal.methods.data.sequences import Curriculum, SampleSequence, WeightedSequence
 from equimodal.methods.features.amco import AMCo
 from equimodal.methods.features.greedy import Greedy
 from equimodal.methods.features.modality_dropout import ModalityDropout
@@ -29,6 +31,7 @@ from equimodal.methods.objective.cml import CML
 from equimodal.methods.objective.g2d import G2D
 from equimodal.methods.objective.gradient_blending import GradientBlending
 from equimodal.methods.objective.growing import FixedHiddenLayer, HiddenLayer
+from equimodal.methods.objective.iprm import IPRM
 from equimodal.methods.objective.joint import Joint
 from equimodal.methods.objective.lfm import LFM
 from equimodal.methods.objective.mbsd import MBSD
@@ -66,11 +69,13 @@ __all__ = [
     "AGM",
     "ARL",
     "AUG",
+    "BSS",
     "CGGM",
     "CML",
     "DGL",
     "G2D",
     "GE",
+    "IPRM",
     "LFM",
     "MBSD",
     "MCR",
@@ -90,6 +95,7 @@ __all__ = [
     "Conflict",
     "Consolidation",
     "Continuous",
+    "Curriculum",
     "DataRemixing",
     "DetachedConsolidation",
     "DiagnosingRelearning",
@@ -126,6 +132,7 @@ __all__ = [
     "Projection",
     "PrototypicalEntropy",
     "ReconBoost",
+    "SampleSequence",
     "SampleValuation",
     "SwitchedStimulation",
     "TCMax",
@@ -138,6 +145,7 @@ __all__ = [
     "UnitLeastSquares",
     "Unprojected",
     "WeightCosine",
+    "WeightedSequence",
     "available",
     "find",
     "teachers_of",

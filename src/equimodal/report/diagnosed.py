@@ -15,7 +15,24 @@ MEASURED = {  # parts of a diagnosis that are shown as they are
     "utilisation": "Conditional utilisation, in per cent",
     "discrepancy": "Discrepancy",
     "gradients": "Gradients",
-    "cost": "Cost",
+    "cost": "Cost: flops of a sample, seconds of a batch",
+}
+WORDS = {  # for names that say too little without their documentation
+    "together": {
+        "alone": "of encoders trained alone",
+        "joint": "of the model's encoders",
+        "promise": "better encoders would bring",
+        "refit": "another head would bring",
+        "over best": "more than the best encoder alone",
+    },
+    "cost": {
+        "head": "parameters head",
+        "shared": "parameters shared",
+        "rest": "parameters rest",
+        "seconds": "seconds of a forward",
+        "seconds step": "seconds of a training step",
+        "batch": "samples of the batch",
+    },
 }
 
 
@@ -52,13 +69,18 @@ def contributed(examined: Findings, known: Collection[str]) -> list[Section]:
         Table(
             title,
             ["what", "value"],
-            [[Cell(name, name), _plain(value, title)] for name, value in examined.flat(key)],
+            [
+                [Cell(label := WORDS.get(key, {}).get(name, name), label), _plain(value, title)]
+                for name, value in examined.flat(key)
+            ],
         )
         for key, title in MEASURED.items()
         if examined.flat(key)
     ]
     text = f"Measured on {_model(examined)}, with 95% bootstrap intervals over its samples."
-    text = " ".join([text, *examined.texts("notes")])
+    untimed = examined.text("cost", "untimed")
+    failed = [f"No training step was timed: {untimed}."] if untimed else []
+    text = " ".join([text, *examined.texts("notes"), *failed])
     curves = progress.measured(
         {name: each for name, each in examined.curves().items() if name not in known},
         examined.modalities,

@@ -59,13 +59,15 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
     joint = [row for row in rows if row.entry.method not in ("unimodal", "ensemble")]
     others = [row for row in joint if row.entry.label != REFERENCE]
     best = sorted(others, key=lambda row: (standing(row) == "better", _validation(row)))
-    shown = [row.label for row in others if row in best[-len(SERIES) :]]
+    # By the row and not by its label: those of a folder without its queue may be alike.
+    set_off = {id(row) for row in best[-len(SERIES) :]}
+    shown = [id(row) for row in others if id(row) in set_off]
     looks = dict(zip(shown, SERIES, strict=False))
     return [
         Line(
             row.label,
             list(row.results.values()),
-            INK if row.entry.label == REFERENCE else looks.get(row.label, PALE),
+            INK if row.entry.label == REFERENCE else looks.get(id(row), PALE),
         )
         for row in joint
     ]
@@ -74,11 +76,10 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
 def coloured(lines: Sequence[Line]) -> list[Line]:
     """Give the colours that are left to lines without one, where only some lines are drawn."""
     free = [colour for colour in SERIES if all(line.colour != colour for line in lines)]
-    pale = [line for line in lines if line.colour == PALE]
-    if len(pale) > len(free):
+    if sum(line.colour == PALE for line in lines) > len(free):
         return list(lines)
-    looks = {line.label: colour for line, colour in zip(pale, free, strict=False)}
-    return [replace(line, colour=looks.get(line.label, line.colour)) for line in lines]
+    left = iter(free)
+    return [replace(line, colour=next(left)) if line.colour == PALE else line for line in lines]
 
 
 def _validation(row: Row) -> float:

@@ -130,13 +130,14 @@ class Picture:
 
 
 def short(name: str, longest: int = LONGEST) -> str:
-    """Cut a name that is too long for a figure.
+    """Cut a name that is too long for a figure, in its middle: names often differ at the end.
 
     >>> short("a method with a very long name", 12)
-    'a method wi…'
+    'a meth… name'
     """
     line = " ".join(name.split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    last = (longest - 1) // 2
+    return line if len(line) <= longest else f"{line[: longest - 1 - last]}…{line[-last:]}"
 
 
 def share(value: float | None, interval: tuple[float, float] | None = None, sign: str = "") -> Cell:

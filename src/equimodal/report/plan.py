@@ -6,6 +6,7 @@ names of its runs instead: runs that were not begun are unknown then.
 
 from __future__ import annotations
 
+import inspect
 import re
 import time
 import urllib.parse
@@ -142,15 +143,21 @@ def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
     if found is None:
         return None
     label = str(cleaned(found["label"]))
-    options: dict[str, Any] = {}
-    for name, modality, value in OPTION.findall(found["chosen"]):
-        options[name] = {modality: float(value)} if modality else float(value)
     try:
         described = str(object_in(folder / "run.json").get("method", ""))
     except UnreadableError:
         described = ""
     by_class = {kind.__name__: name for name, kind in available().items()}
     method = by_class.get(described.partition("(")[0], label)
+    chosen = list(OPTION.finditer(found["chosen"]))
+    kind = available().get(method)
+    if kind is not None:  # a label may end like an option: "rate 1"
+        known = inspect.signature(kind).parameters
+        while chosen and chosen[0][1] not in known:
+            label += str(cleaned(chosen.pop(0)[0]))
+    options: dict[str, Any] = {}
+    for name, modality, value in (each.groups() for each in chosen):
+        options[name] = {modality: float(value)} if modality else float(value)
     for modality in modalities:
         if label == f"{modality} alone".replace(" ", "-"):
             label, method, options = f"{modality} alone", "unimodal", {"modality": modality}

@@ -143,7 +143,7 @@ def measured(
             known.append((Line(name, [], colour, dash), np.asarray(values, dtype=float)))
         if known:
             title = quantity.replace("_", " ")
-            panels.append(Panel(title, _plain(known)))
+            panels.append(Panel(title, _plain(known, title)))
             rows += [(f"{title}, {line.label}", curve) for line, curve in known]
     if not panels:
         return None
@@ -247,8 +247,12 @@ def _ticks(low: float, high: float) -> list[float]:
     return inside
 
 
-def _plain(curves: Sequence[tuple[Line, Curve]]) -> Callable[[Axes], None]:
-    return lambda axes: _curves(axes, curves)
+def _plain(curves: Sequence[tuple[Line, Curve]], label: str) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        _curves(axes, curves)
+        axes.set_ylabel(label)
+
+    return draw
 
 
 def _curves(axes: Axes, curves: Sequence[tuple[Line, Curve]]) -> None:
@@ -261,9 +265,11 @@ def _curves(axes: Axes, curves: Sequence[tuple[Line, Curve]]) -> None:
             color=line.colour,
             ls=line.dash,
             linewidth=0.6 if pale else 1.5,
-            marker="o" if len(curve) == 1 else None,  # a line would not show a single epoch
-            markersize=4,
         )
+        known = np.isfinite(np.pad(curve, 1, constant_values=np.nan))
+        single = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
+        if len(single):  # a line does not show an epoch without its neighbours
+            axes.plot(single + 1, curve[single], "o", color=line.colour, markersize=4)
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")

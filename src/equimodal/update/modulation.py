@@ -171,11 +171,15 @@ class Modulation:
         """Whether any method acting on updates acts at all."""
         return bool(self.groups["update"])
 
-    def unreached(self) -> list[str]:
-        """Return the modalities that are acted on, but of which nothing has a gradient now."""
+    def unreached(self, active: set[int]) -> list[str]:
+        """Return the modalities that are acted on, but of which nothing has a gradient now.
+
+        Args:
+            active: indices of the methods that act in this epoch.
+        """
         trained, reached = set(), set()
         for group in itertools.chain(*self.groups.values()):
-            for member in group.members:
+            for member in group.members if active.intersection(group.scaling) else ():
                 if member.owned.parameter.requires_grad:
                     trained.add(group.modality)
                     if member.owned.parameter.grad is not None:
@@ -183,17 +187,23 @@ class Modulation:
                         break
         return [self.modalities.names[index] for index in sorted(trained - reached)]
 
-    def refuse_unstepped(self) -> None:
+    def refuse_unstepped(self, stepped: set[nn.Parameter]) -> None:
         """Refuse to add to gradients that were modulated, and that no optimizer step has used.
 
         A step that was left out on purpose, as by a gradient scaler, has cleared them.
+
+        Args:
+            stepped: parameters of optimizers that have stepped; their gradients are left over.
 
         Raises:
             StepError: some are there still.
         """
         for name in self.modalities.names:
             for owned in self.modalities.trainable(name):
-                if owned.parameter.grad is not None and self._gradient(owned.parameter).any():
+                parameter = owned.parameter
+                if parameter in stepped or parameter.grad is None:
+                    continue
+                if self._gradient(parameter).any():
                     raise StepError(
                         "balancer.backward: the gradients were modulated and have not been stepped "
                         "with since: call balancer.modulate() once per optimizer step, after its "

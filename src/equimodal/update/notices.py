@@ -58,16 +58,20 @@ class Notices:
 
     def untouched(self, names: Sequence[str], evidence: Evidence) -> None:
         """Modalities had samples in this step, but no gradient to modulate."""
-        if not names or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return
+        messages = {
+            name: f"no gradient reached encoders['{name}'], so that nothing of it was modulated: "
+            "was its feature detached, were its layers replaced after the balancer was made, or "
+            "was zero_grad() called before modulate()?"
+            for name in names
+        }
+        if self._said.issuperset(messages.values()):
+            return  # looking at the counts would make the device wait
         counts = dict(zip(evidence.names, evidence.counts.tolist(), strict=True))
-        for name in names:
+        for name, message in messages.items():
             if counts[name] > 0:
-                self.once(
-                    f"no gradient reached encoders['{name}'], so that nothing of it was modulated: "
-                    "was its feature detached, were its layers replaced after the balancer was "
-                    "made, or was zero_grad() called before modulate()?"
-                )
+                self.once(message)
 
     def evaluating(self, model: nn.Module) -> None:
         """A loss is about to be trained on: look whether the model is in evaluation mode."""

@@ -57,6 +57,11 @@ def held(*optimizers: Optimizer) -> set[nn.Parameter]:
     return {p for each in optimizers for group in each.param_groups for p in group["params"]}
 
 
+def trained(model: nn.Module, optimizer: Optimizer) -> set[nn.Parameter]:
+    """Return the parameters of a model that an optimizer holds."""
+    return held(optimizer).intersection(model.parameters())
+
+
 def hook_steps(
     optimizers: Sequence[Optimizer], before: Callable[..., None], after: Callable[..., None]
 ) -> list[RemovableHandle]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import threading
+import time
+from typing import Any
 
 import pytest
 import torch
@@ -90,3 +94,101 @@ def test_mistakes_are_refused() -> None:
             cost(subject, [])
         with pytest.raises(eq.SetupError, match="repeats: expected 1 or more"):
             cost(subject, [data(8, 2)], repeats=0)
+
+
+class Slow(torch.optim.SGD):
+    """Takes as long for a step as one asks."""
+
+    def step(self, closure: Any = None) -> None:
+        time.sleep(0.02)
+        super().step()
+
+
+class Dropped(nn.Module):
+    """BatchNorm and dropout, a frozen encoder, and a parameter that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+        self.b = nn.Linear(3, 4).requires_grad_(False)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.cat([self.a(a), self.b(b)], dim=1))
+        return logits
+
+    def subject(self, **settings: Any) -> Subject:
+        return Subject(self, {"a": self.a, "b": self.b}, self.head, **settings)
+
+
+def test_a_training_step_is_forward_backward_and_the_step_of_the_optimizer() -> None:
+    passes = {"forward": 0, "backward": 0}
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            passes["forward"] += 1
+            time.sleep(0.02)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+            passes["backward"] += 1
+            time.sleep(0.02)
+            return grad
+
+    model = Dropped()
+
+    def forward(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        return Counted.apply(model(*batch[:2])), batch[2]  # type: ignore[no-untyped-call]
+
+    with model.subject(forward=forward) as subject:
+        found = cost(subject, [data(8, 2)], optimizer=lambda ps: Slow(ps, 0.1), repeats=1)
+    assert found.seconds_step is not None
+    assert 0.02 <= found.seconds < found.seconds_step
+    assert found.seconds_step >= 0.06
+    assert passes["backward"] == 3  # two that are not timed
+    assert found.untimed == ""
+
+
+def test_a_training_step_changes_nothing_of_the_users() -> None:
+    model = Dropped()
+    model.b.eval()
+    model.head.weight.grad = torch.ones(4, 8)
+    before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    random_state = torch.get_rng_state()
+    with model.subject() as subject, torch.no_grad():
+        found = cost(subject, [data(8, 2)])
+    assert found.seconds_step is not None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [m.training for m in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == {"head.weight"}
+    assert torch.equal(model.head.weight.grad, torch.ones(4, 8))
+
+
+def test_where_no_step_can_be_taken_it_is_said_and_the_rest_is_measured() -> None:
+    model = Dropped()
+    one = [tensor[:1] for tensor in data(8, 2)]  # BatchNorm cannot be trained on it
+    with model.subject() as subject:
+        found = cost(subject, [one])
+    assert found.seconds_step is None
+    assert "ValueError: Expected more than 1 value per channel" in found.untimed
+    assert found.seconds > 0
+
+    with model.subject(forward=lambda _, batch: (model(*batch[:2]), batch[2])) as subject:
+        found = cost(subject, [data(8, 2)])  # it runs the model itself, not the one it is given
+    assert (
+        found.untimed == "no trained parameter of the model that forward= is given has a gradient"
+    )
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+    features = {"a": slice(0, 4), "b": slice(4, 8)}
+    with model.requires_grad_(False).subject(features=features) as subject:
+        assert cost(subject, [data(8, 2)]).untimed == "no parameter is trained"
+    model.kept = threading.Lock()  # which cannot be copied
+    with model.requires_grad_(True).subject() as subject:
+        found = cost(subject, [data(8, 2)])
+    assert found.untimed == "TypeError: cannot pickle '_thread.lock' object"
+    json.dumps(found.to_dict(), allow_nan=False)

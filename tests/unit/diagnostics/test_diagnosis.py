@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -292,7 +294,7 @@ def test_twice_is_the_same(many: tuple[Subject, Any, Any]) -> None:
     subject, train, loader = many
     found = [diagnose(subject, train, loader, resamples=20).to_dict() for _ in range(2)]
     for each in found:
-        del each["cost"]["seconds"]
+        del each["cost"]["seconds"], each["cost"]["seconds_step"]
     assert json.dumps(found[0]) == json.dumps(found[1])
 
 
@@ -460,3 +462,37 @@ def test_the_page_is_narrow_and_ends_with_the_advice(many: tuple[Subject, Any, A
         assert "Advice: " in text[text.index("calibration error") :]
         for name in each.modalities:
             assert f"\n{name}\n" in text
+
+
+def test_the_page_has_a_block_for_each_question(many: tuple[Subject, Any, Any]) -> None:
+    subject, _, loader = many
+    found = diagnose(subject, None, loader, resamples=20)
+    gap = {"value": 0.4, "low": 0.3, "high": 0.5}
+    leads = {"leads": {"a": [{"class": "2", "samples": 30, "gap": gap}]}}
+    led = replace(found, agreement={**found.agreement, **leads})
+    agreement, calibration, cost, advice = str(led).split("\n\n")[-4:]
+    assert agreement.startswith("Right alone")
+    assert agreement.endswith("  a leads in: 2 (+40)")
+    assert calibration.startswith("  calibration error")
+    assert advice.startswith("Advice: ")
+    head, *lines = cost.splitlines()
+    assert head == "Cost, with a batch of 16"
+    shown = dict(re.split(r" {2,}", line.strip()) for line in lines)
+    for name in "abc":
+        assert shown[f"parameters of {name}"] == "20"
+        assert shown[f"operations a sample, {name}"] == "30"
+    assert float(shown["milliseconds of a forward"]) > 0
+    assert float(shown["milliseconds of a training step"]) > 0
+
+    assert found.advice is not None
+    once = replace(found.advice, next=("multi-loss", "equimodal " + "word " * 30))
+    lines = str(replace(found, advice=once)).splitlines()
+    start = lines.index("  - multi-loss") + 1
+    pasted = "\n".join(lines[start:]).removeprefix("  - ")
+    assert shlex.split(pasted.replace("\\\n", "")) == ["equimodal", *["word"] * 30]
+    assert all(len(line) <= 78 for line in lines)
+
+    failed = {**found.cost, "seconds_step": None, "untimed": "ValueError: no"}
+    assert "no training step was timed: ValueError: no" in str(replace(found, cost=failed))
+    earlier = {n: v for n, v in found.cost.items() if n not in ("seconds_step", "untimed")}
+    assert "training step" not in str(replace(found, cost=earlier))

@@ -145,7 +145,7 @@ def test_all_that_was_found_is_on_it(whole: tuple[str, Markup]) -> None:
         "2 seeds are too few to tell", "0123456789ab", "Try balancing", "The model hardly uses",
         "probe: 50.0 [48.0, 52.0]", "weight_decay", "2.13.0", "What each modality adds",
         "Where each modality leads", "led by", "Discrepancy ratio over time",
-        "Coefficient over time", "equimodal compare watch",
+        "Coefficient over time", "equimodal compare watch", "seconds of a training step",
     ):  # fmt: skip
         assert text in page.text, text
     assert page.text.index("too few to tell") < page.text.index("Results")

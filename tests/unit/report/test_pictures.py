@@ -21,9 +21,9 @@ from equimodal.report import paper
 from equimodal.report.classes import classes
 from equimodal.report.contributions import pictures
 from equimodal.report.findings import Findings
-from equimodal.report.lines import Line, lines_of
-from equimodal.report.picture import INK, PALE, SERIES, Picture
-from equimodal.report.progress import balancing, learning
+from equimodal.report.lines import Line, coloured, lines_of
+from equimodal.report.picture import INK, LONGEST, PALE, SERIES, Picture, short
+from equimodal.report.progress import balancing, learning, measured
 from equimodal.report.standing import by_chance, differences
 from equimodal.report.svg import inline
 from support.reports import diagnosis, result
@@ -110,6 +110,25 @@ def test_as_many_methods_are_set_off_as_there_are_colours(many: list[Row]) -> No
     assert picture is not None
     assert f"{37 - len(SERIES)} other methods" in [key.label for key in picture.keys]
     assert len(picture.table.rows) == 38 * 7  # all of them are in the table
+
+
+def test_methods_of_one_label_are_told_apart_and_leave_the_legend_short() -> None:
+    rows = rows_of(("joint", *["ogm"] * 20), ("x", "y"))
+    looks = [line.colour for line in lines_of(rows)]
+    assert sorted(c for c in looks if c != PALE) == sorted([INK, *SERIES])
+    picture = learning(lines_of(rows), ("x", "y"), {})
+    assert picture is not None
+    assert len(picture.keys) == 1 + len(SERIES) + 1  # joint, in colour, "14 other methods"
+    few = coloured([Line("ogm", [], PALE), Line("ogm", [], PALE), Line("ogm", [], SERIES[0])])
+    assert [line.colour for line in few] == [SERIES[1], SERIES[2], SERIES[0]]
+
+
+def test_long_names_that_differ_at_either_end_stay_apart() -> None:
+    names = [f"an experiment with a learning rate of {n}" for n in range(20)]
+    names += [f"{n} years of age, and of another place" for n in range(20)]
+    found = [short(name) for name in names]
+    assert len(set(found)) == 40
+    assert max(map(len, found)) == LONGEST
 
 
 def test_few_methods_all_have_their_own_look() -> None:
@@ -235,7 +254,7 @@ def test_dollars_are_no_formulas_and_long_names_are_cut() -> None:
     picture = differences(rows)
     assert picture is not None
     svg = inline(picture.panels[0], "here", "said")
-    assert "a $\\frac{1}$ method wit…" in re.sub(r"<[^>]*>", "", svg)
+    assert "a $\\frac{1}$…with a name" in re.sub(r"<[^>]*>", "", svg)
     assert overlaps(picture, 3.35) == []
 
 
@@ -248,3 +267,19 @@ def test_images_of_a_page_do_not_share_identifiers() -> None:
     rng = random.getstate()
     inline(picture.panels[0], "a", "")
     assert random.getstate() == rng
+
+
+def test_an_epoch_between_gaps_is_a_point_and_one_panel_is_named() -> None:
+    gap = float("nan")
+    curves = {"update_norm": {"x": [1.0, gap, 2.0, 3.0], "y": [gap, 4.0, gap, gap]}}
+    picture = measured(curves, ("x", "y"))
+    assert picture is not None
+    figure, _ = drawn(picture, 3.35)
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "update norm"
+    dots = [
+        list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        for line in axes.lines
+        if line.get_marker() == "o"
+    ]
+    assert sorted(dot for each in dots for dot in each) == [(1, 1.0), (2, 4.0)]

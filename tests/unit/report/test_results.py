@@ -15,6 +15,7 @@ from equimodal.compare.runs import Entry, Run, main_job
 from equimodal.compare.summary import read as read_results
 from equimodal.compare.summary import summarised
 from equimodal.errors import SetupError
+from equimodal.methods.registry import available
 from equimodal.report.plan import entries_of
 from equimodal.report.results import Results, read
 from equimodal.report.standing import results_table, standing
@@ -262,3 +263,22 @@ def test_standing_needs_pairs_and_an_interval_without_0(tmp_path: Path) -> None:
     shutil.rmtree(place(tmp_path, "ge", 4, runs))
     rows = read(tmp_path).rows
     assert next(standing(row) for row in rows if row.entry.label == "ge") == "too few seeds (4)"
+
+
+def test_labels_that_end_like_an_option_are_whole_without_the_queue(tmp_path: Path) -> None:
+    """Names of folders spell the options that were chosen among: ``rate`` is none of OGM's."""
+    entries = [
+        Entry("joint", "joint"),
+        *(Entry(f"my rate {n}", "ogm", grid={"alpha": (0.1, 0.3)}) for n in (1, 2)),
+        Entry("fold 3", "multi-loss"),
+    ]
+    for run in comparison(tmp_path, entries=entries):
+        kind = available()[run.method].__name__
+        about = {"method": f"{kind}()", "modalities": list(MODALITIES)}
+        (tmp_path / "runs" / run.name / "run.json").write_text(json.dumps(about))
+    found = read(tmp_path)
+    assert sorted(labels(found)) == ["fold-3", "joint", "my-rate-1", "my-rate-2"]
+    assert {row.entry.method for row in found.rows} == {"joint", "ogm", "multi-loss"}
+    grids = {row.entry.label: row.entry.grid for row in found.rows}
+    assert grids["my-rate-1"] == {"alpha": (0.1, 0.3)}
+    assert grids["fold-3"] == {}

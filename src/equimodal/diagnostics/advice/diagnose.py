@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from equimodal.diagnostics.encoders.alone import Alone
 from equimodal.diagnostics.encoders.cost import cost
 from equimodal.diagnostics.encoders.gap import gap
 from equimodal.diagnostics.encoders.probes import probes
+from equimodal.diagnostics.finite import length
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
 from equimodal.diagnostics.outputs.agreement import agreement_of
 from equimodal.diagnostics.outputs.calibration import calibration_of
@@ -83,8 +84,8 @@ def diagnose(
 
     Raises:
         MatchError: it is no classifier.
-        SetupError: a loader is empty, can be passed over only once, or gives another order in every
-            pass.
+        SetupError: a loader is empty, does not end, can be passed over only once, or gives another
+            order in every pass; or samples lack a modality.
 
     >>> from equimodal.testing import SmallModel, batch
     >>> model = SmallModel().double()
@@ -244,7 +245,7 @@ class Spread:
         self.sampler = getattr(loader, "sampler", None)
 
     def __iter__(self) -> Iterator[Any]:
-        count = len(self.loader) if isinstance(self.loader, Sized) else self.batches
+        count = length(self.loader) or self.batches
         step = max(1, -(-count // self.batches))
         return itertools.islice(self.loader, 0, count, step)
 

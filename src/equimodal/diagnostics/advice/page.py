@@ -27,7 +27,7 @@ def page(found: Diagnosis) -> str:
     ]
     for name in found.modalities:
         lines += ["", *_wrapped(name), *_modality(found, name)]
-    lines += ["", *_shared(found), *_leads(found)]
+    lines += ["", *_agreement(found), *_leads(found), *_together(found), "", *_cost(found.cost)]
     for note in found.notes:
         lines += ["", *_wrapped(note)]
     if found.advice is not None:
@@ -54,7 +54,7 @@ def _modality(found: Diagnosis, name: str) -> Iterator[str]:
         yield _line("lost with another sample's", _interval(drop), sign="+")
 
 
-def _shared(found: Diagnosis) -> Iterator[str]:
+def _agreement(found: Diagnosis) -> Iterator[str]:
     table = found.agreement
     many = len(found.modalities) > 2
     yield "Right alone, through the head, in per cent of the samples"
@@ -62,6 +62,9 @@ def _shared(found: Diagnosis) -> Iterator[str]:
     for name, share in table["only"].items():
         yield _line(f"only {name}", f"{100 * share:.1f}", 0)
     yield _line("none" if many else "neither", f"{100 * table['neither']:.1f}", 0)
+
+
+def _together(found: Diagnosis) -> Iterator[str]:
     if found.together is not None:
         yield ""
         yield "One linear head on all features"
@@ -70,9 +73,20 @@ def _shared(found: Diagnosis) -> Iterator[str]:
         yield _line("better encoders would bring", found.together.promise, sign="+")
     yield ""
     yield _line("calibration error, points", f"{100 * found.calibration['ece']:.1f}", 0)
-    parameters = found.cost["parameters"]
-    for name, count in parameters.items():
-        yield _line(f"parameters of {name}", f"{count:,}", 0)
+
+
+def _cost(cost: Mapping[str, Any]) -> Iterator[str]:
+    yield f"Cost, with a batch of {cost['batch']:,}"
+    for name, count in cost["parameters"].items():
+        yield _line(f"parameters of {name}", f"{count:,}")
+    for name, count in cost["flops"].items():
+        yield _line(f"operations a sample, {name}", f"{count:,.0f}")
+    yield _line("milliseconds of a forward", f"{1000 * cost['seconds']:,.2f}")
+    step = cost.get("seconds_step")  # which earlier diagnoses did not measure
+    if step is not None:
+        yield _line("milliseconds of a training step", f"{1000 * step:,.2f}")
+    elif "untimed" in cost:
+        yield from _wrapped(f"no training step was timed: {cost['untimed']}", 2)
 
 
 def _leads(found: Diagnosis) -> Iterator[str]:
@@ -99,7 +113,10 @@ def _advice(advice: Advice) -> Iterator[str]:
     if advice.next:
         yield "Next"
     for each in advice.next:
-        yield from _wrapped(each, 2, "- ")
+        *lines, last = _wrapped(each, 2, "- ")
+        # A command that is pasted must not end with its first line.
+        yield from (f"{line} \\" for line in lines) if each.startswith("equimodal ") else lines
+        yield last
 
 
 def _line(what: str, of: Interval | str, indent: int = 2, sign: str = "") -> str:
@@ -118,7 +135,7 @@ def _wrapped(text: str, indent: int = 0, mark: str = "") -> list[str]:
     margin = " " * indent
     return textwrap.wrap(
         text,
-        WIDTH,
+        WIDTH - 2 * text.startswith("equimodal "),  # room for what joins the lines of a command
         initial_indent=margin + mark,
         subsequent_indent=margin + " " * len(mark),
         break_on_hyphens=False,

@@ -13,6 +13,7 @@ from equimodal.attach.features import Features
 from equimodal.diagnostics.contributions.fills import DRAWS, Fill, Mean, Shuffled, Zero
 from equimodal.diagnostics.contributions.moments import moments
 from equimodal.diagnostics.contributions.reading import Metric, correct, rate, read
+from equimodal.diagnostics.finite import Finite
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_intervals
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.traceless import passing, run
@@ -187,17 +188,15 @@ class _Noise:
         return {key: of / self.draws for key, of in total.items()}
 
 
-class _Corrupted:
+class _Corrupted(Finite):
     """A loader that gives every batch, and after it the same one by each of some functions."""
 
     def __init__(self, loader: Iterable[Any], functions: Mapping[str, Corrupt]) -> None:
-        self.loader = loader
+        super().__init__(loader)
         self.functions = functions
-        self.generator = getattr(loader, "generator", None)  # to be put back after the pass
-        self.sampler = getattr(loader, "sampler", None)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.loader:
+        for batch in super().__iter__():
             yield batch
             for function in self.functions.values():
                 yield function(batch)

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.balancer import Balancer
+from equimodal.diagnostics.complete import refuse_missing
 from equimodal.diagnostics.contributions.reading import Metric, correct, rate
 from equimodal.diagnostics.encoders.reinitialise import reinitialise
+from equimodal.diagnostics.encoders.timing import MakeOptimizer
+from equimodal.diagnostics.finite import Finite
 from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.traceless import refuse_iterator
@@ -24,7 +27,6 @@ from equimodal.methods.objective.unimodal import Ensemble
 from equimodal.scores import Ablation
 from equimodal.step import Step
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 MakeSchedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
@@ -80,7 +82,8 @@ def alone(
 
     Args:
         subject: the jointly trained model.
-        train_loader: batches as the subject takes them, passed over once per epoch.
+        train_loader: batches as the subject takes them, passed over once per epoch. Samples may
+            lack a modality where the subject's `forward` says so: they do not train its encoder.
         val_loader: held-out samples, passed over after every epoch.
         test_loader: samples to evaluate on.
         optimizer: from parameters to an optimizer, such as
@@ -95,8 +98,9 @@ def alone(
         seed: of initial values, of the order of samples, and of the bootstrap.
 
     Raises:
-        SetupError: a loader is empty, or an encoder cannot start anew, shares trainable parameters
-            with another one or with the head, or its feature depends on what lies outside of it.
+        SetupError: a loader is empty or does not end, a sample to evaluate lacks a modality, or an
+            encoder cannot start anew, shares trainable parameters with another one or with the
+            head, or its feature depends on what lies outside of it.
 
     >>> from equimodal.testing import SmallModel, batch
     >>> model = SmallModel().double()
@@ -113,6 +117,7 @@ def alone(
     for loader in (train_loader, val_loader):
         refuse_iterator(loader)
     loaders = (train_loader, val_loader, test_loader)
+    train_loader, val_loader = Finite(train_loader), Finite(val_loader)
     with restored(subject.model, *loaders), torch.enable_grad():
         torch.manual_seed(seed)
         model, described = _started(subject, fresh)
@@ -243,6 +248,7 @@ def _rated(
     """Return the metric of every sample, shape ``(N,)``, by modality."""
     found: dict[str, list[Tensor]] = {}
     for step in steps:
+        refuse_missing(step)
         for name, logits in unimodal(step).items():
             found.setdefault(name, []).append(rate(metric, logits, step))
     if not found:

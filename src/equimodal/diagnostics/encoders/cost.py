@@ -1,10 +1,8 @@
-"""What a forward of each part of a model costs."""
+"""What a model costs: size and operations of its parts, time of a forward and of a step."""
 
 from __future__ import annotations
 
 import contextlib
-import statistics
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from equimodal.diagnostics.encoders.timing import MakeOptimizer, momentum, training_step, typical
 from equimodal.diagnostics.subject import Subject
 from equimodal.epochs.randomness import restored
 from equimodal.errors import SetupError
@@ -22,20 +21,23 @@ from equimodal.scores import evaluation
 
 @dataclass(frozen=True)
 class Cost:
-    """Size of the parts of a model, and what a forward in evaluation mode takes.
+    """Size of the parts of a model, and what a forward and a training step take.
 
     Attributes:
         parameters: numbers that each encoder alone holds, by modality; trainable or not.
         head: numbers in the head that no encoder owns; None for a model without a head.
         shared: numbers that live in an encoder and somewhere else.
         rest: all other numbers of the model.
-        flops: floating-point operations of the encoders per sample, by modality; as torch counts
-            them: a product and a sum are two, and only products of matrices, convolutions and
-            attention count.
+        flops: floating-point operations of the encoders per sample in a forward, by modality; as
+            torch counts them: a product and a sum are two, and only products of matrices,
+            convolutions and attention count.
         flops_head: of the head; None for a model without one.
         flops_rest: of all that is in neither.
-        seconds: of the forward of one batch, the median of some; for information: it depends on the
-            machine and what else runs there.
+        seconds: of the forward of one batch in evaluation mode, the median of some; for
+            information: it depends on the machine and what else runs there.
+        seconds_step: of a training step on that batch, likewise: forward, backward, and the
+            optimizer's step, without reading data; None where none can be taken.
+        untimed: then, why.
         batch: samples in that batch.
     """
 
@@ -47,6 +49,8 @@ class Cost:
     flops_head: float | None
     flops_rest: float
     seconds: float
+    seconds_step: float | None
+    untimed: str
     batch: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,13 +58,23 @@ class Cost:
         return asdict(self)
 
 
-def cost(subject: Subject, loader: Iterable[Any], *, repeats: int = 5) -> Cost:
+def cost(
+    subject: Subject,
+    loader: Iterable[Any],
+    *,
+    optimizer: MakeOptimizer = momentum,
+    repeats: int = 5,
+) -> Cost:
     """Return parameters, operations and time of a model, by its parts.
+
+    Training steps are taken by a copy of the model in training mode: for their time there has to be
+    memory for another one.
 
     Args:
         subject: the model.
         loader: of which the first batch is taken.
-        repeats: forwards to time, after two that are not timed.
+        optimizer: from parameters to an optimizer; SGD with momentum by default.
+        repeats: forwards and training steps to time, after two that are not timed.
 
     Raises:
         SetupError: the loader is empty, or `repeats` is below 1.
@@ -85,7 +99,8 @@ def cost(subject: Subject, loader: Iterable[Any], *, repeats: int = 5) -> Cost:
         forward = partial(subject.forward, model, batch)
         with attached.recorder.pause(), evaluation(model), torch.no_grad():
             spent, total = _operations(subject, forward)
-            seconds = statistics.median(_timed(forward, device) for _ in range(repeats))
+            seconds = typical(forward, device, repeats)
+            step, untimed = training_step(subject, batch, optimizer, device, repeats)
     owned = {
         name: sum(o.parameter.numel() for o in modalities.owned[name]) for name in subject.names
     }
@@ -105,6 +120,8 @@ def cost(subject: Subject, loader: Iterable[Any], *, repeats: int = 5) -> Cost:
         flops_head=None if attached.head is None else spent[None] / size,
         flops_rest=(total - sum(spent.values())) / size,
         seconds=seconds,
+        seconds_step=step,
+        untimed=untimed,
         batch=size,
     )
 
@@ -127,13 +144,3 @@ def _operations(subject: Subject, forward: Callable[[], Any]) -> tuple[dict[str 
             hooks.callback(after.remove)
         forward()
     return spent, counter.get_total_flops()
-
-
-def _timed(forward: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds of one forward, with what the device has yet to do."""
-    synchronise = getattr(torch, device.type).synchronize
-    synchronise()
-    start = time.perf_counter()
-    forward()
-    synchronise()
-    return time.perf_counter() - start
