@@ -54,6 +54,8 @@ def test_no_image_with_this_index(tmp_path: Path) -> None:
         (gzip.compress(idx())[:-30], "truncated: the gzip file ends early"),
         (gzip.compress(idx())[:10] + b"\xff" * 50, "unreadable: "),
     ],
+    # Not the bytes themselves: those of gzip hold the time, and two workers must agree on names.
+    ids=["missing", "empty", "no idx", "labels", "one short", "gzip cut", "gzip broken"],
 )
 def test_what_cannot_be_read(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "images"
