@@ -52,6 +52,7 @@ GATED = Setting("MMTM", host, PLAIN.inputs, PLAIN.steps, {}, CLASSES)
 HOSTS = {"greedy": GATED}
 MADE: dict[str, Make] = {
     "arl": lambda: eq.ARL(start=0),
+    "aug": lambda: eq.AUG(every=1),
     "data-remixing": lambda: eq.DataRemixing(warm_up=1),
     "g2d": lambda: eq.G2D(teachers(), gating=(0, 1)),
     "greedy": lambda: eq.Greedy(start=0),

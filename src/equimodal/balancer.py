@@ -52,6 +52,7 @@ from equimodal.update.own import Factory, OwnOptimizer, like
 from equimodal.update.scaling import refuse_untold, unscale
 from equimodal.update.separation import Separation
 from equimodal.update.tracking import Tracker
+from equimodal.update.watching import unwatch, watch
 
 
 class Balancer:
@@ -161,7 +162,7 @@ class Balancer:
         self.notices = Notices(modalities, self.optimizers)
         handles = self.methods.attach(self.attached.bare_model, modalities)
         handles += hook_steps(self.optimizers, self._before_step, self._after_step)
-        handles.append(self.notices.watch_others())
+        watch(self.notices)
         self.attached.keeps_encoders = self.methods.needs("encoder inputs")
         if self.methods.any("gate") or self.methods.any("order"):
             self.attached.recorder.gate = weakly(self._gate)
@@ -412,6 +413,7 @@ class Balancer:
     def detach(self) -> None:
         """Take every hook off the model and the optimizers; they are as they were before."""
         self._leave()
+        unwatch(self.notices)
 
     def __enter__(self) -> Balancer:
         return self

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
 import equimodal as eq
 from support.worlds import World, batch, train, weights
@@ -207,3 +208,38 @@ def test_hooks_go_when_the_balancer_is_dropped_and_collected() -> None:
     del balancer
     gc.collect()
     assert anatomy(world) == before
+
+
+def test_a_dropped_balancer_may_be_collected_in_the_middle_of_a_step() -> None:
+    """As the collector pleases: torch goes through the hooks of all optimizers then."""
+
+    def collect(*given: Any) -> None:
+        gc.collect()
+
+    balancer: Any = World().balance(eq.OGM(0.8))
+    balancer.circle = balancer
+    dropped = weakref.ref(balancer)
+    collecting = register_optimizer_step_post_hook(collect)
+    gc.disable()
+    try:
+        del balancer
+        world = World()
+        other = world.balance(eq.OGM(0.8))
+        assert dropped() is not None
+        train(other, [batch()])
+    finally:
+        gc.enable()
+        collecting.remove()
+    assert dropped() is None
+
+
+def test_the_hook_on_all_optimizers_goes_with_the_last_balancer() -> None:
+    gc.collect()
+    first, second = World(), World()
+    before = len(_global_optimizer_post_hooks)
+    one, two = first.balance(eq.OGM(0.8)), second.balance(eq.OGM(0.8))
+    watched = len(_global_optimizer_post_hooks)
+    one.detach()
+    assert len(_global_optimizer_post_hooks) == watched
+    two.detach()
+    assert len(_global_optimizer_post_hooks) == watched - 1 <= before

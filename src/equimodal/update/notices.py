@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import StepError, warn
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities
-from equimodal.update.optimizers import Optimizer, eager, held, weakly
+from equimodal.update.optimizers import Optimizer, held
 
 
 class Notices:
@@ -88,11 +85,6 @@ class Notices:
             "for batch in balancer.batches(loader)"
         )
 
-    def watch_others(self) -> RemovableHandle:
-        """Watch out for other optimizers that step the encoders."""
-        handle: RemovableHandle = register_optimizer_step_post_hook(eager(weakly(self._stepped)))
-        return handle
-
     def refuse_replaced(self) -> None:
         """Refuse to go on where another optimizer has taken the step of a known one.
 
@@ -111,7 +103,8 @@ class Notices:
         """A known optimizer has stepped: it may have called another one to do so."""
         self._other = None
 
-    def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def other_stepped(self, optimizer: Optimizer) -> None:
+        """Note where an optimizer that is not known has stepped the encoders."""
         if any(optimizer is known for known in self.optimizers):
             return
         ours = held(optimizer)
