@@ -15,6 +15,7 @@ from equimodal.functional.distillation import feature_distance, logit_divergence
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.methods.teachers import TaughtMethod
+from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
 from equimodal.readout import feature_vectors
 from equimodal.step import Step
@@ -79,10 +80,7 @@ class G2D(TaughtMethod):
                 raise SetupError(f"G2D({what}): expected a number of 0 or more, found {weight}")
         if not 0 < temperature < math.inf:
             raise SetupError(f"G2D(temperature): expected a positive number, found {temperature}")
-        if not 0 <= gating[0] <= gating[1]:
-            raise SetupError(
-                f"G2D(gating): expected (first, last) epoch with 0 <= first <= last, found {gating}"
-            )
+        checked_window(gating, "G2D", "gating")
         selector(parameters)  # refuses an unknown name
         self.gating = (gating[0], gating[1])
         self.logits = logits
