@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Need = Literal["scores", "encoder inputs", "training data", "held-out data", "sample identities"]
 Space = Literal["gradient", "update"]
-REST = "(rest)"  # stands for everything outside of the encoders, in `Method.frozen`
+REST = "(rest)"  # stands for what is outside of the encoders
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ class Method(nn.Module):
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
         modulates: whether `coefficients` returns factors, and does not only take note.
+        single_pass: whether its terms need no backward passes of their own where every optimizer
+            step has one micro-batch (`Step.single`).
         selection: which parameters of a modality the coefficients and the noise act on.
         space: whether they act on gradients, or on the updates that the optimizer makes of them.
         noise: noise added after the coefficients, or None.
@@ -125,6 +127,7 @@ class Method(nn.Module):
     replaces_joint: ClassVar[bool] = False
     combines_rest: ClassVar[bool] = False
     modulates: ClassVar[bool] = True
+    single_pass: ClassVar[bool] = False
 
     selection: Selection | Selector = "all"
     space: Space = "gradient"
@@ -215,7 +218,9 @@ class Method(nn.Module):
     def frozen(self) -> frozenset[str]:
         """Return the modalities whose encoder the optimizer must not touch in this step.
 
-        `REST` among them stands for everything outside of the encoders. A frozen parameter has no
+        `REST` among them stands for what is outside of the encoders, and of that for what no loss
+        leads to: a head that only the replaced joint loss would have trained, not a backbone that
+        the method's own terms go through, nor a decoder of the user's. A frozen parameter has no
         gradient: one of zero would still let momentum and weight decay move it.
         """
         return frozenset()

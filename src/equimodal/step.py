@@ -57,6 +57,7 @@ class Step:
         thinned: whether gates may have taken all the modalities that a sample has.
         autocast: whether the head ran under autocast.
         compiled: whether the head ran in compiled code.
+        single: whether this is the only micro-batch of its optimizer step, as the user said.
     """
 
     names: tuple[str, ...]
@@ -77,6 +78,7 @@ class Step:
     thinned: bool = False
     autocast: bool = False
     compiled: bool = False
+    single: bool = False
 
     @property
     def size(self) -> int:

@@ -136,8 +136,6 @@ class Fork:
     """
 
     def __init__(self, balancer: Balancer, method: Method) -> None:
-        from equimodal.balancer import Balancer as Balanced
-
         attached = balancer.attached
         self.forward = balancer.forward
         self.model = attached.copy_model()
@@ -149,7 +147,7 @@ class Fork:
         criterion = balancer.criterion.loss
         if isinstance(criterion, nn.Module):
             criterion = copy.deepcopy(criterion, {id(p): of for p, of in copies.items()})
-        self.balancer = Balanced(
+        self.balancer = type(balancer)(
             method,
             self.model,
             {n: [names[m] for m in ms] for n, ms in attached.modalities.modules.items()},

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from equimodal.attach.sharding import Sharding, local, placed_like
-from equimodal.errors import SetupError, StepError
+from equimodal.errors import SetupError
 from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
 from equimodal.update.noise import Noise, NoiseJob, NoiseSource
@@ -55,12 +55,15 @@ class Modulated:
         step: its number.
         stepped: the optimizers that have stepped.
         told: whether `modulate` was given the gradient scaler.
+        void: those whose update did not follow from the judged gradients: these were dropped, or
+            had overflowed.
     """
 
     coefficients: dict[int, Tensor]
     step: int
     stepped: set[Optimizer]
     told: bool = False
+    void: set[Optimizer] = field(default_factory=set)
 
 
 class Modulation:
@@ -187,29 +190,6 @@ class Modulation:
                         break
         return [self.modalities.names[index] for index in sorted(trained - reached)]
 
-    def refuse_unstepped(self, stepped: set[nn.Parameter]) -> None:
-        """Refuse to add to gradients that were modulated, and that no optimizer step has used.
-
-        A step that was left out on purpose, as by a gradient scaler, has cleared them.
-
-        Args:
-            stepped: parameters of optimizers that have stepped; their gradients are left over.
-
-        Raises:
-            StepError: some are there still.
-        """
-        for name in self.modalities.names:
-            for owned in self.modalities.trainable(name):
-                parameter = owned.parameter
-                if parameter in stepped or parameter.grad is None:
-                    continue
-                if self._gradient(parameter).any():
-                    raise StepError(
-                        "balancer.backward: the gradients were modulated and have not been stepped "
-                        "with since: call balancer.modulate() once per optimizer step, after its "
-                        "last micro-batch; to leave a step out, call optimizer.zero_grad()"
-                    )
-
     def on_gradients(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
         """Multiply gradients by the coefficients, then add noise.
 
@@ -240,9 +220,19 @@ class Modulation:
             torch._foreach_mul_(gradients, scale)
         self.source.add_(jobs, step)
 
-    def before_update(self, parameters: set[nn.Parameter], active: set[int]) -> None:
-        """Remember the parameters an optimizer is about to change, where updates are scaled."""
+    def before_update(
+        self, parameters: set[nn.Parameter], active: set[int], cleared: Collection[str] = ()
+    ) -> None:
+        """Remember the parameters an optimizer is about to change, where updates are scaled.
+
+        Args:
+            parameters: what the optimizer holds.
+            active: indices of the methods that act in this epoch.
+            cleared: modalities whose judged gradients are there no more.
+        """
         for group in self.groups["update"]:
+            if self.modalities.names[group.modality] in cleared:
+                continue
             if active.intersection(group.scaling):
                 for member in group.members:
                     parameter = member.owned.parameter
@@ -271,6 +261,10 @@ class Modulation:
                 if scale is not None:  # lerp, and not old + k * update: exact for k = 1
                     parameter.copy_(torch.lerp(old, parameter, scale.to(old.dtype)))
         self.source.add_([*jobs, *self._jobs(slices)], step)
+        self._snapshot.clear()
+
+    def forget(self) -> None:
+        """Drop what was remembered of parameters that were not updated."""
         self._snapshot.clear()
 
     def complete_state(self) -> None:

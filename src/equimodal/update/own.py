@@ -51,6 +51,11 @@ class OwnOptimizer:
             self.optimizer.zero_grad()
         self._spent = False
 
+    def clear(self) -> None:
+        """Clear gradients whose loss was dropped."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def prepare(
         self,
         scaler: torch.amp.GradScaler | None,

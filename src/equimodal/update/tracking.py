@@ -91,6 +91,10 @@ class Tracker:
             self._note("update_ratio", functional.discrepancy_ratio(torch.stack(all_norms).log()))
         self._before.clear()
 
+    def forget(self) -> None:
+        """Drop what was copied of parameters that were not updated."""
+        self._before.clear()
+
     def floats(self) -> dict[str, float]:
         """Return everything as floats; the only place where the device is waited for."""
         if self._evidence is not None:

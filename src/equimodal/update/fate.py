@@ -1,0 +1,132 @@
+"""What became of gradients since they were last looked at.
+
+Whatever the balancer keeps beside a gradient (evidence, gradients of single terms, a coefficient
+for the update) is about that gradient alone. So it has to know whether the gradient is still there.
+Neither the values tell (a gradient may be zero) nor the calls of the user's loop, which are not
+seen: `optimizer.zero_grad`, `p.grad = None` and a backward pass of another loss are all the same to
+us. The tensor itself tells: which one it is, how often it was changed in place, and what a backward
+pass adds to.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Fate = Literal["same", "altered", "replaced", "added", "cleared"]
+
+
+class Sentinel:
+    """Watches the gradient of one parameter.
+
+    Args:
+        parameter: it requires a gradient.
+        handles: its hooks are noted here, for whoever takes them off.
+    """
+
+    def __init__(self, parameter: nn.Parameter, handles: list[RemovableHandle]) -> None:
+        self.parameter = parameter
+        self._noted: Callable[[], Tensor | None] = _nothing
+        self._version = 0
+        self._passes = 0  # backward passes that have reached the parameter since
+        self._gone = False  # whether the gradient was cleared before the first of them
+        hooked = weakref.ref(self)
+
+        def arriving(gradient: Tensor) -> None:
+            sentinel = hooked()
+            if sentinel is not None and sentinel._passes == 0:
+                sentinel._gone = sentinel._cleared()
+
+        def arrived(parameter: nn.Parameter) -> None:
+            sentinel = hooked()
+            if sentinel is not None:
+                sentinel._passes += 1
+
+        handles.append(parameter.register_hook(arriving))  # type: ignore[no-untyped-call]
+        handles.append(parameter.register_post_accumulate_grad_hook(arrived))
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether there is a gradient now."""
+        return self.parameter.grad is not None
+
+    @property
+    def noted(self) -> bool:
+        """Whether there was a gradient when it was last looked at."""
+        return self._noted is not _nothing
+
+    def note(self) -> None:
+        """Look at the gradient that is there now."""
+        gradient = self.parameter.grad
+        self._noted = _nothing if gradient is None else weakref.ref(gradient)
+        self._version = 0 if gradient is None else gradient._version
+        self._passes, self._gone = 0, False
+
+    def fate(self) -> Fate:
+        """Say what became of the gradient that was noted; "same" where there was none."""
+        if not self.noted:
+            return "same"
+        gradient = self.parameter.grad
+        known = gradient is not None and gradient is self._noted()
+        if self._gone or (self._passes == 0 and self._cleared()) or (self._passes and not known):
+            return "cleared"
+        if self._passes:
+            return "added"
+        if not known:
+            return "replaced"
+        assert gradient is not None
+        return "same" if gradient._version == self._version else "altered"
+
+    def _cleared(self) -> bool:
+        """Whether the gradient is no more, or was changed in place to zeros."""
+        gradient = self.parameter.grad
+        if gradient is None:
+            return self.noted
+        if gradient is not self._noted() or gradient._version == self._version:
+            return False
+        return not bool(gradient.any())  # waits for the device only where it was changed
+
+
+class Fates:
+    """The fates of the gradients of several parts of a model, each told by one parameter of it.
+
+    Args:
+        handles: the hooks are noted here, for whoever takes them off.
+    """
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self._handles = handles
+        self._sentinels: dict[object, Sentinel] = {}
+
+    def note(self, part: object, candidates: Callable[[], Iterable[nn.Parameter]]) -> None:
+        """Look at the gradient of a part that is there now.
+
+        Args:
+            part: a key.
+            candidates: gives the parameters of the part; one that has a gradient stands for it.
+        """
+        sentinel = self._sentinels.get(part)
+        if sentinel is None or not sentinel.has_gradient:
+            reached = (p for p in candidates() if p.requires_grad and p.grad is not None)
+            parameter = next(reached, None)
+            if parameter is not None and (sentinel is None or parameter is not sentinel.parameter):
+                sentinel = self._sentinels[part] = Sentinel(parameter, self._handles)
+        if sentinel is not None:
+            sentinel.note()
+
+    def of(self, parts: Sequence[object]) -> set[Fate]:
+        """Return what became of the gradients of these parts, of those that had one."""
+        sentinels = [self._sentinels[part] for part in parts if part in self._sentinels]
+        return {sentinel.fate() for sentinel in sentinels if sentinel.noted}
+
+    def watched(self) -> list[nn.Parameter]:
+        """Return the parameters that stand for the parts that had a gradient."""
+        return [each.parameter for each in self._sentinels.values() if each.noted]
+
+
+def _nothing() -> None:
+    return None
