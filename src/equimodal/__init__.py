@@ -87,6 +87,7 @@ from equimodal.methods import (
     teachers_of,
 )
 from equimodal.readout import Readouts
+from equimodal.ranks import ALONE
 from equimodal.scores import Ablation, Probe, Scores, Split
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import ElementNoise, Noise, TensorNoise
@@ -94,6 +95,7 @@ from equimodal.update.noise import ElementNoise, Noise, TensorNoise
 __version__ = "0.1.0"
 
 __all__ = [
+    "ALONE",
     "AGM",
     "ARL",
     "AUG",

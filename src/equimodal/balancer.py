@@ -19,6 +19,7 @@ from equimodal.loop.loss import losses
 from equimodal.loop.modulate import modulated
 from equimodal.loop.parts import Parts
 from equimodal.loop.state import restore, save
+from equimodal.loop.together import refuse_join
 from equimodal.step import Step
 from equimodal.update.optimizers import eager
 from equimodal.update.watching import unwatch
@@ -65,7 +66,8 @@ class Balancer(Parts):
         micro_batches: how many losses at most are backpropagated per optimizer step, where it is
             known. With 1, methods whose factors follow from one micro-batch (AGM) put them into the
             loss and need no backward pass of their own.
-        process_group: ranks that train together; torch.distributed's default group by default.
+        process_group: ranks that train together; by default those of DistributedDataParallel or of
+            the mesh of `fully_shard`. `eq.ALONE` where every rank trains a model of its own.
 
     Attributes:
         names: the modalities.
@@ -248,6 +250,7 @@ class Balancer(Parts):
 
     def _step(self, logits: Tensor, target: Any, present: Mapping[str, Tensor] | None) -> Step:
         """Return the step that led to these logits."""
+        refuse_join(self.attached.model)
         self.notices.evaluating(self.attached.model)
         if self.batch is None and self.methods.any("order") and not self.driven:
             self.notices.unordered()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from equimodal.balancer import Balancer
 from equimodal.errors import BalanceWarning, SetupError
 from equimodal.extras import require
+from equimodal.loop.together import wrapped_later
 from equimodal.update.noise import mix
 
 require("hf", "transformers", "accelerate")
@@ -72,7 +73,8 @@ class BalancedTrainer(Trainer):
         """Return the optimizer, and attach a balancer to it and to the model."""
         optimizer = super().create_optimizer(*args, **kwargs)
         self._detach()
-        self.balancer = self.balance(model=self.model, optimizer=optimizer)
+        with wrapped_later():  # the trainer wraps the model for several ranks
+            self.balancer = self.balance(model=self.model, optimizer=optimizer)
         if not isinstance(self.balancer, Balancer):
             found, self.balancer = type(self.balancer).__name__, None
             raise SetupError(f"balance: expected a function that returns a Balancer, found {found}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import StepError
@@ -20,12 +20,14 @@ from equimodal.loop.handout import Pending
 from equimodal.method import REST
 from equimodal.modalities import Modalities
 from equimodal.update.fate import Fate, Fates
-from equimodal.update.modulation import Modulated
+from equimodal.update.modulation import Modulated, Modulation
 from equimodal.update.notices import Notices
 from equimodal.update.optimizers import Optimizer, held
 from equimodal.update.own import OwnOptimizer
 from equimodal.update.reach import Reached
 from equimodal.update.separation import Separation
+
+ALIKE = 1e-3  # how far factors may lie apart that rounding alone makes different
 
 
 class Ledger:
@@ -36,6 +38,7 @@ class Ledger:
         optimizers: the user's.
         own: of the methods' own modules, whose gradients belong to the same losses.
         separation: what buffers gradients of single terms, or None.
+        modulation: of the gradients, whose noise learns from them.
         notices: what is said to the user.
         handles: hooks are noted here, for whoever takes them off.
 
@@ -51,6 +54,7 @@ class Ledger:
         optimizers: Sequence[Optimizer],
         own: OwnOptimizer,
         separation: Separation | None,
+        modulation: Modulation,
         notices: Notices,
         handles: list[RemovableHandle],
     ) -> None:
@@ -61,8 +65,10 @@ class Ledger:
         self._optimizers = optimizers
         self._own = own
         self._separation = separation
+        self._modulation = modulation
         self._notices = notices
         self._fates = Fates(handles)
+        self._sizes: dict[nn.Parameter, Tensor] = {}
 
     def look(self) -> None:
         """Before a backward pass: drop what belongs to gradients that are there no more.
@@ -72,16 +78,30 @@ class Ledger:
         """
         if self.modulated is not None:
             self._notices.refuse_replaced()
-            waiting = [o for o in self._optimizers if o not in self.modulated.stepped]
-            encoders = [p for each in waiting for p in self._parts(each) if p[1] != REST]
-            if self._fates.of(encoders) - {"cleared"}:
+            if self.waiting:
                 raise StepError(
                     "balancer.backward: the gradients were modulated and have not been stepped "
                     "with since: call balancer.modulate() once per optimizer step, after its "
                     "last micro-batch; to leave a step out, call optimizer.zero_grad()"
                 )
-            self.modulated = None
+            self.leave()
         self.drop_cleared()
+
+    def leave(self) -> None:
+        """End a step between `modulate` and the optimizers' own, whether these have come or not."""
+        if self.modulated is not None:
+            used = self.modulated.stepped - self.modulated.void
+            (self._modulation.keep if used else self._modulation.revert)()
+        self.modulated = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether gradients of encoders were judged, and are there for a step to come."""
+        if self.modulated is None:
+            return False
+        left = [o for o in self._optimizers if o not in self.modulated.stepped]
+        encoders = [part for each in left for part in self._parts(each) if part[1] != REST]
+        return bool(self._fates.of(encoders) - {"cleared"})
 
     def drop_cleared(self) -> None:
         """Drop what was backpropagated, where its gradients are there no more."""
@@ -115,6 +135,25 @@ class Ledger:
         for optimizer in self._optimizers:
             for part in self._parts(optimizer):
                 self._fates.note(part, lambda part=part: self._candidates(*part))  # type: ignore[misc]
+        self._sizes = self._fates.sizes() if self._own.parameters else {}
+
+    def factor(self) -> Tensor | None:
+        """Return by what one factor the user's loop has multiplied the gradients since, or None.
+
+        Shape ``()``. Unscaling by hand, a division by a number of tokens and clipping by norm act
+        on the model's gradients, and are meant for those of methods' own modules as well. Where
+        different gradients were changed by different factors it is 1.
+        """
+        if not self._sizes or torch.compiler.is_compiling():
+            return None
+        sizes = self._fates.sizes()
+        found = [sizes[p] / size for p, size in self._sizes.items() if p in sizes]
+        if not found:
+            return None
+        factors = torch.stack(found)  # NaN where a gradient was zero, which says nothing
+        least = torch.where(factors.isnan(), torch.inf, factors).amin()
+        most = torch.where(factors.isnan(), -torch.inf, factors).amax()
+        return torch.where((most - least) <= ALIKE * most, factors.nanmean(), 1.0)
 
     def fates(self, optimizer: Optimizer) -> dict[str, set[Fate]]:
         """Return what became of an optimizer's gradients, by modality and under `REST`."""

@@ -40,6 +40,7 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     if scaler is not None:
         refuse_unfit(parts.methods, mixed=scaler.is_enabled())
         unscale(scaler, parts.optimizers)
+    factor = ledger.factor()
     parts.agree()
     scored = ledger.evidence.log_scores is not None
     evidence = ledger.evidence.reduce(parts.names, parts.process_group)
@@ -57,7 +58,7 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     parts.methods.adjust(parts.attached.modalities, evidence, parts.epoch)
     for parameter in _frozen(parts, ledger.reached):
         parameter.grad = None
-    parts.own.prepare(scaler, parts.process_group)
+    parts.own.prepare(scaler, parts.process_group, factor)
     ledger.drop()
     return Modulated(coefficients, parts.steps, set(), scaler is not None)
 

@@ -26,6 +26,7 @@ from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Handout
 from equimodal.loop.ledger import Ledger
 from equimodal.loop.stepping import after_step, before_step
+from equimodal.loop.together import together
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
 from equimodal.readout import move
@@ -97,14 +98,10 @@ class Parts:
         refuse_held([self.scores])
         self.forward, self.train_loader, self.val_loader = forward, train_loader, val_loader
         self.seed, self.epoch, self.steps = seed, 0, 0
-        self.process_group = process_group
-        if process_group is None and isinstance(model, DistributedDataParallel):
-            self.process_group = model.process_group
         self.attached = Attachment(model, encoders, head, features, self.scores, self.criterion)
         self.names = self.attached.names
         modalities, sharding = self.attached.modalities, self.attached.sharding
-        if self.process_group is None and sharding is not None:
-            self.process_group = sharding.data_parallel_group()
+        self.process_group = together(model, sharding, process_group)
         refuse_untrained(modalities, self.optimizers)
         supplied: set[Need] = {"scores", "encoder inputs", "sample identities"}
         supplied |= set() if train_loader is None else {"training data"}
@@ -129,8 +126,15 @@ class Parts:
         self.notices = Notices(modalities, self.optimizers)
         handles = self.methods.attach(self.attached.bare_model, modalities)
         self.ledger = Ledger(
-            modalities, self.optimizers, self.own, self.separation, self.notices, handles
+            modalities,
+            self.optimizers,
+            self.own,
+            self.separation,
+            self.modulation,
+            self.notices,
+            handles,
         )
+        self.notices.waiting = weakly(self._waiting)
         handles += hook_steps(self.optimizers, self._before_step, self._after_step)
         watch(self.notices)
         self.attached.keeps_encoders = self.methods.needs("encoder inputs")
@@ -193,6 +197,9 @@ class Parts:
             return gates
 
         return self.attached.gated(call, factors)
+
+    def _waiting(self) -> bool:
+        return self.ledger.waiting
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         before_step(self, optimizer)

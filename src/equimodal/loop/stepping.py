@@ -71,6 +71,7 @@ def after_step(parts: Parts, optimizer: Optimizer, args: Any, kwargs: Any) -> No
         parts.modulation.on_updates(record.coefficients, parts.active(), record.step)
         parts.tracker.updates()
         if not record.stepped - record.void:
+            parts.modulation.keep()
             parts.own.step()
             parts.methods.commit(parts.epoch)
             parts.steps += 1
@@ -78,7 +79,7 @@ def after_step(parts: Parts, optimizer: Optimizer, args: Any, kwargs: Any) -> No
         return
     record.stepped.add(optimizer)
     if len(record.stepped) == len(parts.optimizers):
-        parts.ledger.modulated = None
+        parts.ledger.leave()
 
 
 def _overflowed(optimizer: Optimizer) -> bool:

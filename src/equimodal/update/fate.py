@@ -17,6 +17,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from equimodal.attach.sharding import is_sharded, local
+
 Fate = Literal["same", "altered", "replaced", "added", "cleared"]
 
 
@@ -88,6 +90,8 @@ class Sentinel:
             return self.noted
         if gradient is not self._noted() or gradient._version == self._version:
             return False
+        if is_sharded(gradient):
+            return False  # a slice of zeros says nothing of the others, which must agree
         return not bool(gradient.any())  # waits for the device only where it was changed
 
 
@@ -123,9 +127,14 @@ class Fates:
         sentinels = [self._sentinels[part] for part in parts if part in self._sentinels]
         return {sentinel.fate() for sentinel in sentinels if sentinel.noted}
 
-    def watched(self) -> list[nn.Parameter]:
-        """Return the parameters that stand for the parts that had a gradient."""
-        return [each.parameter for each in self._sentinels.values() if each.noted]
+    def sizes(self) -> dict[nn.Parameter, Tensor]:
+        """Return the norms of the gradients that stand for a part now, shape ``()`` each."""
+        found = {}
+        for sentinel in self._sentinels.values():
+            gradient = sentinel.parameter.grad
+            if sentinel.noted and gradient is not None and not gradient.is_sparse:
+                found[sentinel.parameter] = local(gradient).norm()
+        return found
 
 
 def _nothing() -> None:

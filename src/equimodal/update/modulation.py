@@ -95,6 +95,7 @@ class Modulation:
         self.sharding = sharding
         self.state: dict[str, dict[str, Tensor]] = {}
         self._snapshot: dict[nn.Parameter, Tensor] = {}
+        self._before: dict[str, dict[str, Tensor]] = {}  # the state, for a step that is left out
         noises = {method.noise for method in methods if method.noise is not None}
         if len(noises) > 1:
             raise SetupError(
@@ -263,6 +264,17 @@ class Modulation:
         self.source.add_([*jobs, *self._jobs(slices)], step)
         self._snapshot.clear()
 
+    def keep(self) -> None:
+        """Make permanent what the noise has learned: the optimizer has stepped."""
+        self._before.clear()
+
+    def revert(self) -> None:
+        """Take back what the noise has learned from gradients that no step has used."""
+        for name, values in self._before.items():
+            for key, value in values.items():
+                self._held(self.state[name][key]).copy_(value)
+        self._before.clear()
+
     def forget(self) -> None:
         """Drop what was remembered of parameters that were not updated."""
         self._snapshot.clear()
@@ -270,7 +282,8 @@ class Modulation:
     def complete_state(self) -> None:
         """Make the state of all noise that has not been drawn yet."""
         for noise, member in self._noisy():
-            self._state(noise, member, member.owned.parameter.detach())
+            if member.owned.name not in self.state:
+                self.state[member.owned.name] = noise.state(member.owned.parameter.detach())
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore the state of the noise."""
@@ -354,11 +367,14 @@ class Modulation:
         return jobs
 
     def _state(self, noise: Noise, member: Member, like: Tensor) -> dict[str, Tensor]:
-        """Return what this rank holds of the noise's state for a parameter."""
+        """Return what this rank holds of the noise's state for a parameter, to be changed."""
         name = member.owned.name
         if name not in self.state:
             self.state[name] = noise.state(like)
-        return {key: self._held(value) for key, value in self.state[name].items()}
+        held = {key: self._held(value) for key, value in self.state[name].items()}
+        if name not in self._before:
+            self._before[name] = {key: value.clone() for key, value in held.items()}
+        return held
 
 
 def _scale(group: Group, coefficients: Mapping[int, Tensor]) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class Notices:
         self.optimizers = optimizers
         self._said: set[str] = set()
         self._other: str | None = None
+        self.waiting: Callable[[], bool] = lambda: True  # whether judged gradients are there still
 
     def once(self, message: str) -> None:
         """Warn, unless the same was said before."""
@@ -105,7 +106,7 @@ class Notices:
 
     def other_stepped(self, optimizer: Optimizer) -> None:
         """Note where an optimizer that is not known has stepped the encoders."""
-        if any(optimizer is known for known in self.optimizers):
+        if any(optimizer is known for known in self.optimizers) or not self.waiting():
             return
         ours = held(optimizer)
         for name in self.modalities.names:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equimodal import ranks
 from equimodal.update.optimizers import another
@@ -60,12 +60,23 @@ class OwnOptimizer:
         self,
         scaler: torch.amp.GradScaler | None,
         group: torch.distributed.ProcessGroup | None,
+        factor: Tensor | None = None,
     ) -> None:
-        """Average the accumulated gradients over ranks and unscale them."""
+        """Average the accumulated gradients over ranks and unscale them.
+
+        Args:
+            scaler: the gradient scaler, where one is used.
+            group: ranks that train together.
+            factor: what the user's loop has multiplied the model's gradients by, shape ``()``.
+        """
         self._spent = True
         if self.optimizer is None:
             return
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if factor is not None and gradients:
+            if scaler is not None:  # what it divides by is undone below, once for all
+                factor = scaler.scale(factor)
+            torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
         ranks.average_(gradients, group)
         self._scaler = scaler
         if scaler is not None and gradients:
