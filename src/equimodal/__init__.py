@@ -86,8 +86,8 @@ from equimodal.methods import (
     WeightedSequence,
     teachers_of,
 )
-from equimodal.readout import Readouts
 from equimodal.ranks import ALONE
+from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import ElementNoise, Noise, TensorNoise
@@ -95,8 +95,8 @@ from equimodal.update.noise import ElementNoise, Noise, TensorNoise
 __version__ = "0.1.0"
 
 __all__ = [
-    "ALONE",
     "AGM",
+    "ALONE",
     "ARL",
     "AUG",
     "BSS",

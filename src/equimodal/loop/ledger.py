@@ -19,15 +19,13 @@ from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Pending
 from equimodal.method import REST
 from equimodal.modalities import Modalities
-from equimodal.update.fate import Fate, Fates
+from equimodal.update.fate import Fate, Fates, factor
 from equimodal.update.modulation import Modulated, Modulation
 from equimodal.update.notices import Notices
 from equimodal.update.optimizers import Optimizer, held
 from equimodal.update.own import OwnOptimizer
 from equimodal.update.reach import Reached
 from equimodal.update.separation import Separation
-
-ALIKE = 1e-3  # how far factors may lie apart that rounding alone makes different
 
 
 class Ledger:
@@ -68,7 +66,7 @@ class Ledger:
         self._modulation = modulation
         self._notices = notices
         self._fates = Fates(handles)
-        self._sizes: dict[nn.Parameter, Tensor] = {}
+        self._measures: dict[nn.Parameter, Tensor] = {}
 
     def look(self) -> None:
         """Before a backward pass: drop what belongs to gradients that are there no more.
@@ -135,25 +133,17 @@ class Ledger:
         for optimizer in self._optimizers:
             for part in self._parts(optimizer):
                 self._fates.note(part, lambda part=part: self._candidates(*part))  # type: ignore[misc]
-        self._sizes = self._fates.sizes() if self._own.parameters else {}
+        self._measures = self._fates.measures() if self._own.parameters else {}
 
     def factor(self) -> Tensor | None:
         """Return by what one factor the user's loop has multiplied the gradients since, or None.
 
         Shape ``()``. Unscaling by hand, a division by a number of tokens and clipping by norm act
-        on the model's gradients, and are meant for those of methods' own modules as well. Where
-        different gradients were changed by different factors it is 1.
+        on the model's gradients, and are meant for those of methods' own modules as well.
         """
-        if not self._sizes or torch.compiler.is_compiling():
+        if not self._measures or torch.compiler.is_compiling():
             return None
-        sizes = self._fates.sizes()
-        found = [sizes[p] / size for p, size in self._sizes.items() if p in sizes]
-        if not found:
-            return None
-        factors = torch.stack(found)  # NaN where a gradient was zero, which says nothing
-        least = torch.where(factors.isnan(), torch.inf, factors).amin()
-        most = torch.where(factors.isnan(), -torch.inf, factors).amax()
-        return torch.where((most - least) <= ALIKE * most, factors.nanmean(), 1.0)
+        return factor(self._measures, self._fates.measures())
 
     def fates(self, optimizer: Optimizer) -> dict[str, set[Fate]]:
         """Return what became of an optimizer's gradients, by modality and under `REST`."""

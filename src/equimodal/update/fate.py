@@ -11,13 +11,17 @@ pass adds to.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equimodal.attach.sharding import is_sharded, local
+
+ALIKE = 1e-3  # how far factors may lie apart that rounding alone makes different
+ROUNDING = 1e-6  # of the norm, for products that nearly vanish
 
 Fate = Literal["same", "altered", "replaced", "added", "cleared"]
 
@@ -127,14 +131,49 @@ class Fates:
         sentinels = [self._sentinels[part] for part in parts if part in self._sentinels]
         return {sentinel.fate() for sentinel in sentinels if sentinel.noted}
 
-    def sizes(self) -> dict[nn.Parameter, Tensor]:
-        """Return the norms of the gradients that stand for a part now, shape ``()`` each."""
+    def measures(self) -> dict[nn.Parameter, Tensor]:
+        """Return three numbers of every gradient that stands for a part now, shape ``(3,)``.
+
+        Its norm, and its products with two directions of length 1: a factor moves all alike, and
+        hardly anything else does.
+        """
         found = {}
         for sentinel in self._sentinels.values():
-            gradient = sentinel.parameter.grad
+            gradient, parameter = sentinel.parameter.grad, sentinel.parameter
             if sentinel.noted and gradient is not None and not gradient.is_sparse:
-                found[sentinel.parameter] = local(gradient).norm()
+                flat, along = _flat(local(gradient)), _flat(local(parameter))
+                along = along / along.norm().clamp(min=torch.finfo(along.dtype).tiny)
+                even = flat.sum() / max(flat.numel(), 1) ** 0.5
+                found[parameter] = torch.stack([flat.norm(), flat.dot(along.to(flat.dtype)), even])
         return found
+
+
+def factor(before: Mapping[Any, Tensor], now: Mapping[Any, Tensor]) -> Tensor | None:
+    """Return by what one factor gradients were multiplied, shape ``()``; None where none is left.
+
+    Where they were changed by different factors, or in another way, it is 1.
+
+    Args:
+        before: what `Fates.measures` returned.
+        now: the same, later.
+    """
+    pairs = [(before[key], now[key]) for key in before if key in now]
+    if not pairs:
+        return None
+    was, found = (torch.stack(of) for of in zip(*pairs, strict=True))
+    factors = found[:, 0] / was[:, 0]  # NaN where a gradient was zero, which says nothing
+    expected = factors[:, None] * was
+    alike = (found - expected).abs() <= ALIKE * expected.abs() + ROUNDING * found[:, :1]
+    alike |= factors.isnan()[:, None]
+    least = torch.where(factors.isnan(), torch.inf, factors).amin()
+    most = torch.where(factors.isnan(), -torch.inf, factors).amax()
+    one = alike.all() & (most - least <= ALIKE * most)
+    return torch.where(one, factors.nanmean(), 1.0)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
 
 
 def _nothing() -> None:
