@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -149,8 +149,8 @@ def further_terms(rank: int, parts: list[tuple[Tensor, ...]]) -> str:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Any]:
-    yield spawn(on_ranks)
+def pair() -> Any:
+    return spawn(on_ranks)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,7 +19,7 @@ from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Pending
 from equimodal.method import REST
 from equimodal.modalities import Modalities
-from equimodal.update.fate import Fate, Fates, factor
+from equimodal.update.fate import Fate, Fates, Measures, factor
 from equimodal.update.modulation import Modulated, Modulation
 from equimodal.update.notices import Notices
 from equimodal.update.optimizers import Optimizer, held
@@ -66,7 +66,7 @@ class Ledger:
         self._modulation = modulation
         self._notices = notices
         self._fates = Fates(handles)
-        self._measures: dict[nn.Parameter, Tensor] = {}
+        self._measures: Measures = ([], None)
 
     def look(self) -> None:
         """Before a backward pass: drop what belongs to gradients that are there no more.
@@ -133,7 +133,7 @@ class Ledger:
         for optimizer in self._optimizers:
             for part in self._parts(optimizer):
                 self._fates.note(part, lambda part=part: self._candidates(*part))  # type: ignore[misc]
-        self._measures = self._fates.measures() if self._own.parameters else {}
+        self._measures = self._fates.measures() if self._own.parameters else ([], None)
 
     def factor(self) -> Tensor | None:
         """Return by what one factor the user's loop has multiplied the gradients since, or None.
@@ -141,7 +141,7 @@ class Ledger:
         Shape ``()``. Unscaling by hand, a division by a number of tokens and clipping by norm act
         on the model's gradients, and are meant for those of methods' own modules as well.
         """
-        if not self._measures or torch.compiler.is_compiling():
+        if self._measures[1] is None or torch.compiler.is_compiling():
             return None
         return factor(self._measures, self._fates.measures())
 

@@ -11,8 +11,8 @@ pass adds to.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,10 @@ from torch.utils.hooks import RemovableHandle
 from equimodal.attach.sharding import is_sharded, local
 
 ALIKE = 1e-3  # how far factors may lie apart that rounding alone makes different
-ROUNDING = 1e-6  # of the norm, for products that nearly vanish
+ROUNDING = 1e-5  # of the norm, for sums that nearly vanish
 
 Fate = Literal["same", "altered", "replaced", "added", "cleared"]
+Measures = tuple[list[nn.Parameter], Tensor | None]  # shape ``(2, P)``
 
 
 class Sentinel:
@@ -131,25 +132,27 @@ class Fates:
         sentinels = [self._sentinels[part] for part in parts if part in self._sentinels]
         return {sentinel.fate() for sentinel in sentinels if sentinel.noted}
 
-    def measures(self) -> dict[nn.Parameter, Tensor]:
-        """Return three numbers of every gradient that stands for a part now, shape ``(3,)``.
+    def measures(self) -> Measures:
+        """Return two numbers of every gradient that stands for a part now.
 
-        Its norm, and its products with two directions of length 1: a factor moves all alike, and
-        hardly anything else does.
+        Its norm, and its sum: a factor moves both alike, and hardly anything else does.
         """
-        found = {}
-        for sentinel in self._sentinels.values():
-            gradient, parameter = sentinel.parameter.grad, sentinel.parameter
-            if sentinel.noted and gradient is not None and not gradient.is_sparse:
-                flat, along = _flat(local(gradient)), _flat(local(parameter))
-                along = along / along.norm().clamp(min=torch.finfo(along.dtype).tiny)
-                even = flat.sum() / max(flat.numel(), 1) ** 0.5
-                found[parameter] = torch.stack([flat.norm(), flat.dot(along.to(flat.dtype)), even])
-        return found
+        there = {
+            sentinel.parameter: local(sentinel.parameter.grad)
+            for sentinel in self._sentinels.values()
+            if sentinel.noted
+            and sentinel.parameter.grad is not None
+            and not sentinel.parameter.grad.is_sparse
+        }
+        if not there:
+            return [], None
+        gradients = [torch.view_as_real(g) if g.is_complex() else g for g in there.values()]
+        numbers = [*torch._foreach_norm(gradients), *(gradient.sum() for gradient in gradients)]
+        return list(there), torch.stack(numbers).view(2, -1)
 
 
-def factor(before: Mapping[Any, Tensor], now: Mapping[Any, Tensor]) -> Tensor | None:
-    """Return by what one factor gradients were multiplied, shape ``()``; None where none is left.
+def factor(before: Measures, now: Measures) -> Tensor | None:
+    """Return by what one factor gradients were multiplied, shape ``()``; None where some are gone.
 
     Where they were changed by different factors, or in another way, it is 1.
 
@@ -157,23 +160,15 @@ def factor(before: Mapping[Any, Tensor], now: Mapping[Any, Tensor]) -> Tensor | 
         before: what `Fates.measures` returned.
         now: the same, later.
     """
-    pairs = [(before[key], now[key]) for key in before if key in now]
-    if not pairs:
+    if before[1] is None or now[1] is None or before[0] != now[0]:
         return None
-    was, found = (torch.stack(of) for of in zip(*pairs, strict=True))
-    factors = found[:, 0] / was[:, 0]  # NaN where a gradient was zero, which says nothing
-    expected = factors[:, None] * was
-    alike = (found - expected).abs() <= ALIKE * expected.abs() + ROUNDING * found[:, :1]
-    alike |= factors.isnan()[:, None]
-    least = torch.where(factors.isnan(), torch.inf, factors).amin()
-    most = torch.where(factors.isnan(), -torch.inf, factors).amax()
-    one = alike.all() & (most - least <= ALIKE * most)
+    (size, total), (found, sums) = before[1], now[1]
+    factors = found / size  # NaN where a gradient was zero, which says nothing
+    expected = factors * total
+    alike = (sums - expected).abs() <= ALIKE * expected.abs() + ROUNDING * found
+    low, high = factors.nan_to_num(torch.inf).amin(), factors.nan_to_num(-torch.inf).amax()
+    one = (alike | factors.isnan()).all() & (high - low <= ALIKE * high)
     return torch.where(one, factors.nanmean(), 1.0)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
 
 
 def _nothing() -> None:
