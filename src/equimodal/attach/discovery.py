@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from equimodal.errors import MatchError
 
 
 @torch.enable_grad()
-def find_layout(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Layout:
+def find_layout(
+    inputs: Inputs, outputs: Mapping[str, list[Tensor]], frozen: Collection[str] = ()
+) -> Layout:
     """Work out from one call how the head takes its features.
 
     Names decide where the head takes a dict or keywords. Otherwise gradients do: a tensor belongs
@@ -24,6 +26,8 @@ def find_layout(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Layout:
         inputs: the arguments of one call of the head, with their graph.
         outputs: for each modality the tensors that its encoder returned, with their graph; an
             empty list for an encoder that did not run.
+        frozen: modalities whose encoders have no parameter that requires a gradient: what these
+            return may carry no graph.
 
     Raises:
         MatchError: the inputs cannot be told apart.
@@ -35,19 +39,23 @@ def find_layout(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Layout:
         if path[-1] in names and all(name in _keys(inputs, holder) for name in names):
             return Separate({name: (*holder, name) for name in names})
     sources = {path: _sources(tensor, outputs) for path, tensor in found}
-    separate = _match_separate(names, sources, outputs)
+    silent = {name for name in frozen if _leaves_no_graph(outputs[name])}
+    separate = _match_separate(names, sources, outputs, silent)
     if separate is not None:
         return separate
     for path, tensor in found:
         if sources[path]:
-            slices = _match_slices(tensor, outputs)
+            slices = _match_slices(tensor, outputs, silent)
             if slices is not None:
                 return Concatenated(path, slices[0], slices[1])
     raise MatchError(_unmatched(names, found, sources, outputs))
 
 
 def _match_separate(
-    names: tuple[str, ...], sources: dict[Path, set[str]], outputs: Mapping[str, list[Tensor]]
+    names: tuple[str, ...],
+    sources: dict[Path, set[str]],
+    outputs: Mapping[str, list[Tensor]],
+    silent: set[str],
 ) -> Separate | None:
     paths: dict[str, Path] = {}
     for path, of in sources.items():
@@ -58,7 +66,7 @@ def _match_separate(
             paths[name] = path
     missing = [name for name in names if name not in paths]
     left = [path for path, of in sources.items() if not of]
-    if len(missing) == len(left) == 1 and frozen(outputs[missing[0]]):
+    if len(missing) == len(left) == 1 and missing[0] in silent:
         paths[missing[0]] = left[0]  # without a gradient it leaves no trace
     elif missing:
         return None
@@ -66,7 +74,7 @@ def _match_separate(
 
 
 def _match_slices(
-    tensor: Tensor, outputs: Mapping[str, list[Tensor]]
+    tensor: Tensor, outputs: Mapping[str, list[Tensor]], silent: set[str]
 ) -> tuple[int, dict[str, tuple[int, int]]] | None:
     """Find consecutive slices that cover the tensor, each computed from one modality alone."""
     widths = {
@@ -87,7 +95,7 @@ def _match_slices(
                 if start + width > tensor.shape[dim]:
                     continue
                 of = _sources(tensor.narrow(dim, start, width), outputs)
-                if of == {name} or (not of and frozen(outputs[name])):
+                if of == {name} or (not of and name in silent):
                     rest = place(start + width, tuple(n for n in left if n != name))
                     if rest is not None:
                         return {name: (start, width), **rest}
@@ -101,7 +109,7 @@ def _match_slices(
     return None
 
 
-def frozen(outputs: list[Tensor]) -> bool:
+def _leaves_no_graph(outputs: list[Tensor]) -> bool:
     """Whether an encoder ran, and returned nothing that a gradient flows through."""
     return bool(outputs) and not any(output.requires_grad for output in outputs)
 
@@ -114,16 +122,20 @@ def _sources(tensor: Tensor, outputs: Mapping[str, list[Tensor]]) -> set[str]:
     pairs = [(name, o) for name, given in outputs.items() for o in given if o.requires_grad]
     if not pairs:
         return of
-    # Weights that differ keep contributions from cancelling, as a plain sum would under softmax.
-    weights = torch.arange(1, tensor.numel() + 1, device=tensor.device, dtype=torch.float32).cos()
-    probe = (tensor.float() * weights.view(tensor.shape)).sum()
-    gradients = torch.autograd.grad(
-        probe, [output for _, output in pairs], retain_graph=True, allow_unused=True
-    )
+    # NaN goes wherever a gradient could, also through a gate that is zero now; but not from one
+    # slice into another.
+    with torch.autograd.set_detect_anomaly(False):
+        gradients = torch.autograd.grad(
+            tensor,
+            [output for _, output in pairs],
+            torch.full_like(tensor, torch.nan),
+            retain_graph=True,
+            allow_unused=True,
+        )
     return {
         name
         for (name, _), gradient in zip(pairs, gradients, strict=True)
-        if gradient is not None and bool(gradient.ne(0).any())
+        if gradient is not None and bool(gradient.isnan().any())
     }
 
 
