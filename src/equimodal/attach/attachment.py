@@ -295,15 +295,10 @@ class Attachment:
         if self.layout is None:
             if self.given is not None:
                 self.layout = given_layout(self.given, self.names, call.inputs)
-            elif call.compiled or torch.compiler.is_compiling():
-                raise MatchError(
-                    "which input of the head is which modality shows in a forward that is not "
-                    "compiled: take one step, or call balancer.check(batch), before compiling, or "
-                    "give features="
-                )
             else:
                 outputs = {name: call.outputs().get(name, []) for name in self.names}
-                self.layout = find_layout(call.inputs, outputs, self._frozen())
+                compiled = call.compiled or torch.compiler.is_compiling()
+                self.layout = find_layout(call.inputs, outputs, self._frozen(), compiled)
         return self.layout
 
     def _frozen(self) -> set[str]:

@@ -14,7 +14,10 @@ from equimodal.errors import MatchError
 
 @torch.enable_grad()
 def find_layout(
-    inputs: Inputs, outputs: Mapping[str, list[Tensor]], frozen: Collection[str] = ()
+    inputs: Inputs,
+    outputs: Mapping[str, list[Tensor]],
+    frozen: Collection[str] = (),
+    compiled: bool = False,
 ) -> Layout:
     """Work out from one call how the head takes its features.
 
@@ -28,6 +31,8 @@ def find_layout(
             empty list for an encoder that did not run.
         frozen: modalities whose encoders have no parameter that requires a gradient: what these
             return may carry no graph.
+        compiled: the call ran in compiled code, whose graph is one node and tells nothing: names
+            decide, or the very tensors that the encoders returned.
 
     Raises:
         MatchError: the inputs cannot be told apart.
@@ -38,6 +43,14 @@ def find_layout(
         holder = path[:-1]
         if path[-1] in names and all(name in _keys(inputs, holder) for name in names):
             return Separate({name: (*holder, name) for name in names})
+    if compiled:
+        layout = _match_separate(names, {p: _same(t, outputs) for p, t in found}, outputs, set())
+        if layout is None:
+            raise MatchError(
+                "which input of the head is which modality does not show in a compiled forward: "
+                "take one step, or call balancer.check(batch), before compiling, or give features="
+            )
+        return layout
     sources = {path: _sources(tensor, outputs) for path, tensor in found}
     silent = {name for name in frozen if _leaves_no_graph(outputs[name])}
     separate = _match_separate(names, sources, outputs, silent)
@@ -114,9 +127,14 @@ def _leaves_no_graph(outputs: list[Tensor]) -> bool:
     return bool(outputs) and not any(output.requires_grad for output in outputs)
 
 
+def _same(tensor: Tensor, outputs: Mapping[str, list[Tensor]]) -> set[str]:
+    """Return the modalities whose encoder returned this very tensor."""
+    return {name for name, given in outputs.items() if any(tensor is output for output in given)}
+
+
 def _sources(tensor: Tensor, outputs: Mapping[str, list[Tensor]]) -> set[str]:
     """Return the modalities whose encoder output the tensor depends on."""
-    of = {name for name, given in outputs.items() if any(tensor is output for output in given)}
+    of = _same(tensor, outputs)
     if of or not tensor.requires_grad:
         return of
     pairs = [(name, o) for name, given in outputs.items() for o in given if o.requires_grad]

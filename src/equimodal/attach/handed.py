@@ -53,6 +53,9 @@ def handed_on(logits: Tensor, call: Call, key: object, compiled: Tensor | None) 
 
 def _keeps(node: Any) -> bool:
     kind = node.name().rpartition("::")[2].partition("Backward")[0]
+    if kind in ("Mul", "Div"):  # by the number 1; this is looked at in every step
+        other = node._saved_other
+        return other is not None and other.ndim == 0 and other.is_cpu and bool(other == 1)
     if kind in TURNING:
         shape = node._input_metadata[0].shape
         return max(shape, default=1) == math.prod(shape)

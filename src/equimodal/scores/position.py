@@ -82,7 +82,9 @@ class Position:
             whole = self.answer(self.features)
         linear = self._linear(calls, whole)
         nothing = self.answer(zeros)
-        other = self.answer({name: -1.7 * feature for name, feature in self.features.items()})
+        # On the other side of zero, where a ReLU answers otherwise, unless that is forbidden.
+        factor = 0.3 if self.numbers.positive else -1.7
+        other = self.answer({name: factor * feature for name, feature in self.features.items()})
         alone = {n: self.answer({**zeros, n: z}) for n, z in self.features.items()}
         answers = torch.stack([whole, nothing, other, *alone.values()])
         usable = answers.isfinite().all(dim=0)
@@ -92,7 +94,7 @@ class Position:
         response = float((whole - nothing).abs().max())
         near = tolerance * response + ROUNDING * float(answers[:, usable].abs().max())
         added = torch.stack(each).sum(dim=0) - (len(each) - 1) * nothing
-        grown = nothing - 1.7 * (whole - nothing)
+        grown = nothing + factor * (whole - nothing)
         affine = not self._drew and bool(usable.all())
         affine &= bool((added - whole).abs().max() <= near)
         affine &= bool((grown - other).abs().max() <= near)
