@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -183,6 +183,7 @@ class Attachment:
             restored_states(device),
             torch.compiler.set_stance("force_eager"),
             self.recorder.observe(),
+            self._without_wrapper(),
         ):
             try:
                 run()
@@ -194,9 +195,25 @@ class Attachment:
                     "and these inputs were made under torch.inference_mode(): call "
                     "balancer.check(batch) or balancer.loss before, or give features="
                 ) from error
-        seen = self.recorder.take()
-        if seen is not None:
-            self._resolve(seen[0])
+            seen = self.recorder.take()
+            if seen is not None:
+                self._resolve(seen[0])
+
+    @contextlib.contextmanager
+    def _without_wrapper(self) -> Iterator[None]:
+        """Keep DDP out of a forward that no backward pass follows: it would wait for one."""
+        if self.model is self.bare_model:
+            yield
+            return
+        before = self.model.__dict__.get("forward", self.bare_model)
+        self.model.__dict__["forward"] = self.bare_model
+        try:
+            yield
+        finally:
+            if before is self.bare_model:
+                del self.model.__dict__["forward"]
+            else:
+                self.model.__dict__["forward"] = before
 
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
