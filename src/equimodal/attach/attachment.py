@@ -399,5 +399,5 @@ class Attachment:
             if encoder in set(self.head.modules()):
                 raise SetupError(
                     f"encoders['{name}'] lies inside the head ({type(self.head).__name__}): name "
-                    "the module that only fuses, or pass head=None and scores="
+                    "the module that only fuses, or pass head=None"
                 )

@@ -55,7 +55,7 @@ def _keeps(node: Any) -> bool:
     kind = node.name().rpartition("::")[2].partition("Backward")[0]
     if kind in ("Mul", "Div"):  # by the number 1; this is looked at in every step
         other = node._saved_other
-        return other is not None and other.ndim == 0 and other.is_cpu and bool(other == 1)
+        return bool(other is not None and other.ndim == 0 and other.is_cpu and other == 1)
     if kind in TURNING:
         shape = node._input_metadata[0].shape
         return max(shape, default=1) == math.prod(shape)
