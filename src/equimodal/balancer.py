@@ -80,8 +80,8 @@ class Balancer:
             (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
         criterion: loss of (logits, target); `nn.*Loss` modules and functions with a `reduction`
             are read per sample.
-        scores: how well each modality does alone: "auto" for the exact split of an affine head, else
-            ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
+        scores: how well each modality does alone: "auto" for the exact split of an affine head,
+            else ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
         forward: (model, batch) to (logits, target), for methods that run the model themselves; to
             (logits, target, present) where samples lack modalities, as `loss` takes it. By default
             a batch is a tuple of the model's inputs with the target last.

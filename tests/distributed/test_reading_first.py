@@ -13,6 +13,7 @@ from support.worlds import World, batch, train, weights
 
 
 def run(rank: int, static: bool, reads: bool) -> Tensor:
+    torch.manual_seed(0)
     world = World(head=nn.Sequential(nn.Linear(16, 3), nn.Tanh()))
     model = DistributedDataParallel(world.model, static_graph=static)
     balancer = world.balance(eq.OGM(0.8), model=model)
