@@ -116,9 +116,9 @@ HEADS: dict[str, tuple[Callable[[], nn.Module], Any, tuple[Any, ...]]] = {
         (False, None, "audio")),
     "gate with biases": (
         lambda: Head(lambda s, a, v: s.out(s.x(a).sigmoid() * s.y(v)), x=linear(WIDTH, 4),
-                     y=linear(WIDTH, 4), out=linear(4)), SEPARATE, (False, None)),
+                     y=linear(WIDTH, 4), out=linear(4)), SEPARATE, (False, None, "audio")),
     "FiLM": (lambda: Head(film, film=linear(WIDTH, 2 * WIDTH), out=linear(WIDTH)), SEPARATE,
-             (False, None)),
+             (False, None, "visual")),
     "product": (lambda: Head(lambda s, a, v: s.out(a * v), out=linear(WIDTH)), SEPARATE,
                 (False, None, "audio", "visual")),
     "bilinear": (lambda: Head(lambda s, a, v: s.out(a, v), out=nn.Bilinear(WIDTH, WIDTH, 3)),

@@ -26,7 +26,7 @@ class Findings:
     Attributes:
         affine: its logits add up over the modalities, and grow with the features.
         linear: one linear layer was given the features side by side, and its output handed on.
-        heard: modalities that change the logits where zeros stand for the others.
+        heard: modalities that change the logits where zeros stand for the others, and for biases.
         heard_by_means: the same where their means over the batch stand for the others.
     """
 
@@ -66,7 +66,13 @@ class Position:
         self._known: dict[int, Tensor] = {}
         self._inputs = _each(question.inputs, self._kept)
         self._device = next(iter(self.features.values())).device
-        self._drew = False
+        self._drew, self._biased = False, True
+        self._biases = {
+            id(parameter)
+            for module in question.modules
+            for name, parameter in module.named_parameters(recurse=False)
+            if "bias" in name
+        }
 
     def findings(self, tolerance: float) -> Findings:
         """Return what holds here.
@@ -91,18 +97,14 @@ class Position:
         if not bool(usable.any()):
             raise ArithmeticError("its answers are not finite")
         whole, nothing, other, *each = answers[:, usable].unbind()
-        response = float((whole - nothing).abs().max())
+        response = _largest(whole - nothing)
         near = tolerance * response + ROUNDING * float(answers[:, usable].abs().max())
         added = torch.stack(each).sum(dim=0) - (len(each) - 1) * nothing
         grown = nothing + factor * (whole - nothing)
         affine = not self._drew and bool(usable.all())
         affine &= bool((added - whole).abs().max() <= near)
         affine &= bool((grown - other).abs().max() <= near)
-        heard = frozenset(
-            name
-            for name, logits in zip(alone, each, strict=True)
-            if float((logits - nothing).abs().max()) > tolerance * response > 0
-        )
+        heard = self._heard(tolerance)
         silent = [name for name in alone if name not in heard]
         by_means = frozenset(n for n in silent if self._heard_by_means(n, tolerance))
         return Findings(affine, linear if affine else None, heard, by_means)
@@ -131,6 +133,23 @@ class Position:
             raise ValueError(f"in {mode} mode it does not return its logits in the same place")
         logits = leaves.get(self.question.output, next(iter(leaves.values())))
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _heard(self, tolerance: float) -> frozenset[str]:
+        """Return the modalities that are heard without the others and without biases.
+
+        A bias in place of what is gated would be heard, but is no more than where training started.
+        """
+        if self.training:  # ablation runs in evaluation mode
+            return frozenset(self.features)
+        zeros = {name: torch.zeros_like(feature) for name, feature in self.features.items()}
+        self._biased = False
+        try:
+            whole, nothing = self.answer(self.features), self.answer(zeros)
+            alone = {n: self.answer({**zeros, n: z}) for n, z in self.features.items()}
+        finally:
+            self._biased = True
+        near = tolerance * _largest(whole - nothing)
+        return frozenset(n for n, logits in alone.items() if _largest(logits - nothing) > near)
 
     def _heard_by_means(self, name: str, tolerance: float) -> bool:
         means = {n: z.mean(dim=0, keepdim=True).expand_as(z) for n, z in self.features.items()}
@@ -206,6 +225,8 @@ class Position:
                 self._parameter(tensor) if isinstance(tensor, nn.Parameter) else self._kept(tensor)
             )
         known = self._known[id(tensor)]
+        if not self._biased and id(tensor) in self._biases:
+            return torch.zeros_like(known)
         # What the head overwrites is as before in the next answer.
         return known if isinstance(tensor, nn.Parameter) else known.clone()
 
@@ -214,6 +235,11 @@ class Position:
             return parameter.detach().clone()  # quantised
         inputs = parameter[0].numel() if parameter.ndim > 1 and len(parameter) else 1
         return self.numbers.like(parameter, self._dtype(parameter), max(inputs, 1) ** -0.5)
+
+
+def _largest(values: Tensor) -> float:
+    """Return the largest magnitude among the numbers that are finite."""
+    return float(values[values.isfinite()].abs().max()) if bool(values.isfinite().any()) else 0.0
 
 
 def _each(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
