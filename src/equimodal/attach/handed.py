@@ -54,7 +54,7 @@ def handed_on(logits: Tensor, call: Call, key: object, compiled: Tensor | None) 
 def _keeps(node: Any) -> bool:
     kind = node.name().rpartition("::")[2].partition("Backward")[0]
     if kind in ("Mul", "Div"):  # by the number 1; this is looked at in every step
-        other = node._saved_other
+        other: Any = node._saved_other
         return bool(other is not None and other.ndim == 0 and other.is_cpu and other == 1)
     if kind in TURNING:
         shape = node._input_metadata[0].shape
