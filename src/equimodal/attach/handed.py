@@ -58,5 +58,5 @@ def _keeps(node: Any) -> bool:
         return bool(other is not None and other.ndim == 0 and other.is_cpu and other == 1)
     if kind in TURNING:
         shape = node._input_metadata[0].shape
-        return max(shape, default=1) == math.prod(shape)
+        return bool(max(shape, default=1) == math.prod(shape))
     return kind in REARRANGING or kind in PICKING
