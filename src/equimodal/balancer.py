@@ -44,15 +44,14 @@ class Balancer(Parts):
         methods: a method, or several that compose.
         model: the model on its device, wrapped by DistributedDataParallel or not, not compiled yet.
         encoders: for each modality the module that encodes it (or several, or dotted names).
-        head: the module that turns the features into logits; None for models without one, which
-            then need `scores`.
+        head: the module that turns the features into logits; None for models without one.
         optimizer: the optimizer of the model, or several.
         features: where the head's inputs hold each feature, if it cannot be found out: by position
             (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
         criterion: loss of (logits, target); `nn.*Loss` modules and functions with a `reduction`
             are read per sample.
-        scores: how well each modality does alone: "auto" for the exact split of a linear head, else
-            ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
+        scores: how well each modality does alone: "auto" for the exact split of an affine head,
+            else ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
         forward: (model, batch) to (logits, target), for methods that run the model themselves; to
             (logits, target, present) where samples lack modalities, as `loss` takes it. By default
             a batch is a tuple of the model's inputs with the target last.

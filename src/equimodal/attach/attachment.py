@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +24,14 @@ from equimodal.attach.features import (
     scaled,
     tensors,
 )
+from equimodal.attach.handed import TRANSFORMED, handed_on
 from equimodal.attach.sharding import find_sharding, refuse_copy
 from equimodal.criterion import Criterion
 from equimodal.errors import MatchError, SetupError
 from equimodal.modalities import Encoders, Modalities, find_module
-from equimodal.scores import Scores
+from equimodal.scores import Scores, evaluation
+from equimodal.scores.numbers import restored_states
+from equimodal.scores.question import Question
 from equimodal.step import Step
 
 COMPILED = (
@@ -89,7 +92,6 @@ class Attachment:
         self.keeps_encoders = False
         self.given = features
         self._output: Path | None = None
-        self._compared = False
         self._transformed = False
         self.recorder = Recorder(self.bare_model, self.modalities, self.head)
 
@@ -151,12 +153,10 @@ class Attachment:
             indices: which samples the batch holds, where known.
             epoch: counted from 0.
         """
+        if self.layout is None and self.given is None:
+            self._find_layout(run)
         with self.recorder.observe():
             (given, target, *told), seen = run(), self.recorder.take()
-            if seen is not None and self._resolve(seen[0], must=False) is None:
-                with torch.enable_grad():  # gradients tell which input is which modality
-                    given, target, *told = run()
-                seen = self.recorder.take()
         if seen is None:
             raise MatchError("the model did not call its head: is this the head that it uses?")
         call, output = seen
@@ -173,6 +173,48 @@ class Attachment:
         present = self._present(told[0] if told else None, logits.shape[0])
         return self._step(call, logits, target, present, indices, epoch)
 
+    def _find_layout(self, run: Callable[[], object]) -> None:
+        """Run the model once with a graph, as in training: only a graph tells the layout."""
+        device = next((p.device for p in self.bare_model.parameters()), torch.device("cpu"))
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            evaluation(self.model),
+            restored_states(device),
+            torch.compiler.set_stance("force_eager"),
+            self.recorder.observe(),
+            self._without_wrapper(),
+        ):
+            try:
+                run()
+            except RuntimeError as error:
+                if "nference tensors" not in str(error):
+                    raise
+                raise MatchError(
+                    "which input of the head is which modality shows in a forward with gradients, "
+                    "and these inputs were made under torch.inference_mode(): call "
+                    "balancer.check(batch) or balancer.loss before, or give features="
+                ) from error
+            seen = self.recorder.take()
+            if seen is not None:
+                self._resolve(seen[0])
+
+    @contextlib.contextmanager
+    def _without_wrapper(self) -> Iterator[None]:
+        """Keep DDP out of a forward that no backward pass follows: it would wait for one."""
+        if self.model is self.bare_model:
+            yield
+            return
+        before = self.model.__dict__.get("forward", self.bare_model)
+        self.model.__dict__["forward"] = self.bare_model
+        try:
+            yield
+        finally:
+            if before is self.bare_model:
+                del self.model.__dict__["forward"]
+            else:
+                self.model.__dict__["forward"] = before
+
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
         refuse_copy(self.sharding)
@@ -182,9 +224,7 @@ class Attachment:
 
     def read(self, call: Call) -> Features:
         """Return the features that a call of the head was given."""
-        layout = self._resolve(call)
-        assert layout is not None
-        return layout.read(call.inputs)
+        return self._resolve(call).read(call.inputs)
 
     def gated(
         self, call: Call, gate: Callable[[Features], Mapping[str, Tensor]]
@@ -225,6 +265,22 @@ class Attachment:
             temperature=self.scores.temperature,
             autocast=call.autocast[2],
             compiled=call.compiled,
+            handed_on=not self._transformed,
+            question=lambda: self._question(call),
+        )
+
+    def _question(self, call: Call) -> Question:
+        encoders = {part for _, m in self.modalities.encoder_modules() for part in m.modules()}
+        if self._transformed:
+            raise MatchError(TRANSFORMED)
+        boundary, layout = self.recorder.boundary, self._resolve(call)
+        return Question(
+            name=type(boundary).__name__,
+            modules=tuple(part for part in boundary.modules() if part not in encoders),
+            layout=layout,
+            inputs=call.inputs,
+            output=call.output,
+            run=lambda inputs: self._run_again(call, inputs),
         )
 
     def _whole_head(self, step: Step) -> contextlib.AbstractContextManager[object]:
@@ -235,47 +291,49 @@ class Attachment:
 
     def _run_head(self, call: Call, features: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         if self._transformed:
-            raise MatchError(
-                "the logits given to balancer.loss are not what the head returned, so running the "
-                "head on other features does not give logits that compare: let the head include "
-                "the last operations, or use scores that do not run it, such as eq.Probe()"
-            )
+            raise MatchError(TRANSFORMED)
         assert self.layout is not None
         inputs = self.layout.write(call.inputs, features)
-        with self.recorder.pause(), call.precision():
-            if self.head is not None:
-                args, kwargs = inputs
-                output = self.head(*args, **kwargs)
-            else:
-                with self.recorder.substitute(inputs[1]):
-                    args, kwargs = call.model
-                    output = self.bare_model(*args, **kwargs)
+        with call.precision():
+            output = self._run_again(call, inputs)
         return dict(tensors(output))[call.output].reshape(-1, *shape[1:])
 
-    def _resolve(self, call: Call, must: bool = True) -> Layout | None:
+    def _run_again(self, call: Call, inputs: Inputs) -> Any:
+        """Run what lies between features and logits on other inputs, recording nothing."""
+        with self.recorder.pause():
+            if self.head is not None:
+                args, kwargs = inputs
+                return self.head(*args, **kwargs)
+            with self.recorder.substitute(inputs[1]):
+                args, kwargs = call.model
+                return self.bare_model(*args, **kwargs)
+
+    def _resolve(self, call: Call) -> Layout:
         if self.layout is None:
-            try:
-                if self.given is not None:
-                    self.layout = given_layout(self.given, self.names, call.inputs)
-                else:
-                    outputs = {name: call.outputs().get(name, []) for name in self.names}
-                    self.layout = find_layout(call.inputs, outputs)
-            except MatchError:
-                if must:
-                    raise
+            if self.given is not None:
+                self.layout = given_layout(self.given, self.names, call.inputs)
+            else:
+                outputs = {name: call.outputs().get(name, []) for name in self.names}
+                compiled = call.compiled or torch.compiler.is_compiling()
+                self.layout = find_layout(call.inputs, outputs, self._frozen(), compiled)
         return self.layout
 
+    def _frozen(self) -> set[str]:
+        """Return the modalities of which nothing can be trained, and which may leave no graph."""
+        trained = {
+            name
+            for name, module in self.modalities.encoder_modules()
+            if any(parameter.requires_grad for parameter in module.parameters())
+        }
+        return set(self.names) - trained
+
     def _compare(self, call: Call, logits: Tensor) -> None:
-        """Note, once, whether the user's logits are what the head returned."""
+        """Note whether the user's logits are what the head returned."""
         if torch.compiler.is_compiling():
-            return  # it cannot look at values; `match` has found the very tensor
-        if not self._compared and call.returned is not None:
-            returned, given = call.returned.float().flatten(), logits.detach().float().flatten()
-            same = returned.shape == given.shape
-            self._transformed = not (
-                same and torch.allclose(returned, given, rtol=0, atol=0, equal_nan=True)
-            )
-            self._compared = True
+            return  # no graph to look at; `match` has found the very tensor
+        seen = self.recorder.seen if call.compiled else None
+        compiled = None if seen is None else dict(tensors(seen[1])).get(call.output)
+        self._transformed = not handed_on(logits, call, self.recorder._key, compiled)
 
     def _present(self, present: Mapping[str, Tensor] | None, size: int) -> Mapping[str, Tensor]:
         for name, mask in (present or {}).items():
@@ -341,5 +399,5 @@ class Attachment:
             if encoder in set(self.head.modules()):
                 raise SetupError(
                     f"encoders['{name}'] lies inside the head ({type(self.head).__name__}): name "
-                    "the module that only fuses, or pass head=None and scores="
+                    "the module that only fuses, or pass head=None"
                 )

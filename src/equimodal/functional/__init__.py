@@ -24,7 +24,7 @@ from equimodal.functional.lfm import (
     mixture_first_divergence,
     weight_slope,
 )
-from equimodal.functional.linear import split_linear
+from equimodal.functional.linear import split_affine, split_linear
 from equimodal.functional.mbsd import self_distillation
 from equimodal.functional.mcr import scaled_gradient, supervised_contrast
 from equimodal.functional.midas import (
@@ -139,6 +139,7 @@ __all__ = [
     "smooth_maximum",
     "soften",
     "speed_difference",
+    "split_affine",
     "split_linear",
     "spread_centres",
     "supervised_contrast",

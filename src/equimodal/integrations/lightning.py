@@ -186,7 +186,7 @@ class Balance(L.Callback):
             balancer = self.of(pl_module)
             if scaler is not None and self._latest != progress.total_batch_idx:
                 # training_step returned None, and with a scaler Lightning does not step then.
-                balancer.evidence = EvidenceSum()
+                balancer.ledger.drop()
             if balancer.evidence.micro_batches:  # else training_step has returned None alone
                 balancer.modulate(scaler)
             after_closure(*args)  # where Lightning clips

@@ -54,7 +54,7 @@ class Sentinel:
                 sentinel._passes += 1
 
         handles.append(parameter.register_hook(arriving))  # type: ignore[no-untyped-call]
-        handles.append(parameter.register_post_accumulate_grad_hook(arrived))
+        handles.append(parameter.register_post_accumulate_grad_hook(arrived))  # type: ignore[no-untyped-call]
 
     @property
     def has_gradient(self) -> bool:

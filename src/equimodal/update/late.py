@@ -38,7 +38,7 @@ class Late:
         if flag.device.type == "cuda":
             copy = torch.empty((), dtype=torch.bool, pin_memory=True)
             copy.copy_(flag, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
             flag = copy
         self._waiting.append((flag, event, message))

@@ -56,7 +56,8 @@ def reached(loss: Tensor, barrier: Collection[Node] = ()) -> Reached:
         loss: with its graph.
         barrier: nodes that are not walked through.
     """
-    found, compiled = Reached(), []
+    found = Reached()
+    compiled: list[Node] = []
     for node in _walk([(loss.grad_fn, loss.output_nr)], set(barrier), compiled):
         if _parameter(node) is not None:
             found.surely.add(_parameter(node))
