@@ -35,6 +35,7 @@ from equimodal.refusals import refuse_accumulation, refuse_incapable, refuse_unf
 from equimodal.scores import scores_from
 from equimodal.state import restore, save
 from equimodal.step import Shapes, Step
+from equimodal.update.arrival import judge
 from equimodal.update.modulation import Modulated, Modulation
 from equimodal.update.noise import NoiseSource
 from equimodal.update.notices import Notices
@@ -48,7 +49,7 @@ from equimodal.update.optimizers import (
     trained,
     weakly,
 )
-from equimodal.update.own import Factory, OwnOptimizer, like
+from equimodal.update.own import Factory, OwnOptimizer, leading, like
 from equimodal.update.scaling import refuse_untold, unscale
 from equimodal.update.separation import Separation
 from equimodal.update.tracking import Tracker
@@ -147,10 +148,11 @@ class Balancer:
         refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)
         source = NoiseSource(seed)
         self.modulation = Modulation(self.methods.methods, modalities, source, sharding)
+        judge(self.optimizers, self.modulation)
         combining = self.methods.owner("combine")
         self.separation = None if combining is None else Separation(combining, modalities)
         self.tracker = Tracker(modalities, track_every, sharding)
-        self.own = OwnOptimizer(self.optimizers[0], own_optimizer or like(self.optimizers[0]))
+        self.own = OwnOptimizer(leading(self.optimizers), own_optimizer or like(self.optimizers))
         self.shapes: Shapes | None = None
         self.evidence = EvidenceSum()
         self.handout = Handout()
@@ -255,7 +257,9 @@ class Balancer:
             )
         if self._modulated is not None:
             self.notices.refuse_replaced()
-            self.modulation.refuse_unstepped(held(*self._modulated.stepped))
+            self.modulation.refuse_unstepped(
+                held(*self.optimizers) - held(*self._modulated.stepped)
+            )
         if self.evidence.micro_batches + len(records) > 1:
             refuse_accumulation(self._acting())
         self.own.before_backward()

@@ -109,6 +109,7 @@ class Method(nn.Module):
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
         modulates: whether `coefficients` returns factors, and does not only take note.
+        graded: whether factors other than 0 and 1 are among them.
         selection: which parameters of a modality the coefficients and the noise act on.
         space: whether they act on gradients, or on the updates that the optimizer makes of them.
         noise: noise added after the coefficients, or None.
@@ -125,6 +126,7 @@ class Method(nn.Module):
     replaces_joint: ClassVar[bool] = False
     combines_rest: ClassVar[bool] = False
     modulates: ClassVar[bool] = True
+    graded: ClassVar[bool] = True
 
     selection: Selection | Selector = "all"
     space: Space = "gradient"

@@ -187,13 +187,14 @@ class Modulation:
                         break
         return [self.modalities.names[index] for index in sorted(trained - reached)]
 
-    def refuse_unstepped(self, stepped: set[nn.Parameter]) -> None:
+    def refuse_unstepped(self, waiting: set[nn.Parameter]) -> None:
         """Refuse to add to gradients that were modulated, and that no optimizer step has used.
 
         A step that was left out on purpose, as by a gradient scaler, has cleared them.
 
         Args:
-            stepped: parameters of optimizers that have stepped; their gradients are left over.
+            waiting: parameters of optimizers that have not stepped. Gradients of others are left
+                over, or are cleared by nobody: no optimizer holds their parameters.
 
         Raises:
             StepError: some are there still.
@@ -201,7 +202,7 @@ class Modulation:
         for name in self.modalities.names:
             for owned in self.modalities.trainable(name):
                 parameter = owned.parameter
-                if parameter in stepped or parameter.grad is None:
+                if parameter not in waiting or parameter.grad is None:
                     continue
                 if self._gradient(parameter).any():
                     raise StepError(
