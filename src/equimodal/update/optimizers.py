@@ -20,7 +20,7 @@ Optimizer = torch.optim.Optimizer
 
 
 def given_optimizers(given: Any) -> list[Optimizer]:
-    """Return the optimizers that step the user's parameters, out of what may be wrapped around them.
+    """Return the optimizers that step the user's parameters, out of what is wrapped around them.
 
     Args:
         given: an optimizer, several, or wrappers of some.

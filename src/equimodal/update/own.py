@@ -60,8 +60,8 @@ def _scheduled(group: dict[str, Any]) -> bool:
 class OwnOptimizer:
     """Trains modules of the balancer's own, in step with the user's optimizer.
 
-    Its learning rate follows that of the user's first parameter group that trains; gradients are averaged over
-    ranks. Nothing of it enters the user's optimizer, scheduler or checkpoint.
+    Its learning rate follows that of the user's first parameter group that trains; gradients are
+    averaged over ranks. Nothing of it enters the user's optimizer, scheduler or checkpoint.
 
     Args:
         leader: the user's optimizer.

@@ -45,7 +45,7 @@ class Character:
 
     @property
     def keeps_weights(self) -> bool:
-        """Whether weights come from the optimizer's state, so that a scaled update does not stay."""
+        """Whether weights come from the state, so that a scaled update does not stay."""
         if abs(self.others_update - 1) > 0.05:  # one step size for all: compare with the others
             return abs(self.update / self.others_update / FACTOR - 1) > 0.15
         return abs(self.update / FACTOR - 1) > 0.05 or abs(self.resumed - self.expected) > 0.04
@@ -98,7 +98,7 @@ def _key(optimizer: Any) -> str:
 def _tried_out(optimizer: Any) -> Character | None:
     inner = innermost(optimizer)
     for closure in (False, True):
-        with contextlib.suppress(Exception), _undisturbed():
+        with contextlib.suppress(Exception), _undisturbed(optimizer):
             found = _tried(optimizer, closure)
             if any(p.dtype in HALF for group in optimizer.param_groups for p in group["params"]):
                 coarse = _tried(optimizer, closure, coarse=True)
@@ -157,10 +157,13 @@ def _way(
     other = next((p for p in beside if p.shape == throttled.shape), throttled)
     generator = torch.Generator().manual_seed(1)
     constant = [torch.randn(p.shape, generator=generator) for p in toy.parameters]
-    at = 0
+    places: list[Sequence[Tensor]] = [[p.detach().clone() for p in (throttled, other)]]
+
+    def now() -> int:
+        return len(places) - 1
 
     def fill() -> Tensor:
-        draws = torch.Generator().manual_seed(2 + at)
+        draws = torch.Generator().manual_seed(2 + now())
         for parameter, gradient in zip(toy.parameters, constant, strict=True):
             noise = 0.3 * torch.randn(parameter.shape, generator=draws)
             factor = on_gradients if parameter is throttled else 1.0
@@ -175,25 +178,26 @@ def _way(
 
     def scale(*_: Any) -> None:
         with torch.no_grad():
-            throttled.copy_(torch.lerp(before, throttled, on_updates(at)))
+            throttled.copy_(torch.lerp(before, throttled, on_updates(now())))
 
     hooked = innermost(toy.optimizer)
     hooked.register_step_pre_hook(remember)
     hooked.register_step_post_hook(scale)
     _switch(toy.optimizer, "train")
-    places: list[Sequence[Tensor]] = [[p.detach().clone() for p in (throttled, other)]]
-    for at in range(STEPS):
+    for _ in range(STEPS):
         fill()
         toy.optimizer.step(*[fill] if closure else [])
         places.append([p.detach().clone() for p in (throttled, other)])
     _switch(toy.optimizer, "eval")
     places[-1] = [p.detach().clone() for p in (throttled, other)]
-    first, second = (torch.stack([p.double().flatten() for p in of]) for of in zip(*places, strict=True))
+    first, second = (
+        torch.stack([p.double().flatten() for p in of]) for of in zip(*places, strict=True)
+    )
     return first, second
 
 
 def _switch(optimizer: Any, mode: str) -> None:
-    """Call `train()` or `eval()` of an optimizer that has weights for each, also within wrappers."""
+    """Call `train()` or `eval()` of an optimizer with weights for each, also within wrappers."""
     for each in within(optimizer):
         switch = getattr(each, mode, None)
         if callable(switch):
@@ -201,14 +205,21 @@ def _switch(optimizer: Any, mode: str) -> None:
             return
 
 
+def _accelerators(optimizer: Any) -> list[torch.device]:
+    devices = {p.device for group in optimizer.param_groups for p in group["params"]}
+    return [device for device in devices if device.type == "cuda"]
+
+
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _undisturbed(optimizer: Any) -> Iterator[None]:
     """Draw and say nothing that anybody else would notice, and compile nothing."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
+        stack.enter_context(torch.random.fork_rng(_accelerators(optimizer)))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        if "torch._dynamo" in sys.modules:  # some optimizers compile their step, which takes seconds
+        if (
+            "torch._dynamo" in sys.modules
+        ):  # some optimizers compile their step, which takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

@@ -55,7 +55,7 @@ class Toy:
         for group in self.optimizer.param_groups:
             _liven(group, getattr(optimizer, "defaults", {}), decays)
             if coarse and "lr" in group:
-                group["lr"] = COARSE
+                _set_rate(group, COARSE)
 
     def _made(self, optimizer: Any) -> Any:
         memo = dict(self._memo)
@@ -81,7 +81,7 @@ class Toy:
                 base = wrapped and not name.startswith("param")
                 arguments[name] = self._made(inner[0]) if base else self._groups(optimizer)
             elif name in settings:
-                arguments[name] = settings[name]
+                arguments[name] = copy.deepcopy(settings[name], self._memo)
             elif hasattr(optimizer, name):
                 value = getattr(optimizer, name)
                 arguments[name] = type(value) if steps(value) else copy.deepcopy(value, self._memo)
@@ -139,11 +139,18 @@ def _precision(parameter: nn.Parameter, coarse: bool) -> torch.dtype:
     return real if coarse else torch.promote_types(real, torch.float32)
 
 
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    """Set a learning rate; one that is a tensor has to stay one."""
+    known = group["lr"]
+    group["lr"] = torch.full_like(known, rate) if isinstance(known, torch.Tensor) else rate
+
+
 def _liven(group: dict[str, Any], defaults: dict[str, Any], decays: bool) -> None:
     """Let a group move that waits for its schedule, and its weights decay only where asked."""
     if "lr" in group:
         rates = (group["lr"], group.get("initial_lr"), defaults.get("lr"))
-        group["lr"] = max(SLOWEST, *(float(rate) for rate in rates if rate is not None))
+        fastest = max(SLOWEST, *(float(rate) for rate in rates if rate is not None))
+        _set_rate(group, fastest)
     for name, value in group.items():
         decay = "decay" in name or name == "wd"
         if not decays and decay and type(value) in (int, float):
