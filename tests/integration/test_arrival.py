@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -179,14 +179,12 @@ WRAPPED: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], Any]]] = {
 
 
 @pytest.fixture(params=["gradient", "update"])
-def space(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def space(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def attached(world: World, optimizer: Any, method: eq.Method, **settings: Any) -> eq.Balancer:
-    return eq.Balancer(
-        method, world.model, world.encoders, world.model.head, optimizer, **settings
-    )
+    return eq.Balancer(method, world.model, world.encoders, world.model.head, optimizer, **settings)
 
 
 def modulated(world: World) -> list[nn.Parameter]:
