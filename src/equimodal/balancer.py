@@ -146,8 +146,7 @@ class Balancer:
         if train_loader is not None and self.methods.needs("sample identities"):
             refuse_stream(train_loader)
         refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)
-        source = NoiseSource(seed)
-        self.modulation = Modulation(self.methods.methods, modalities, source, sharding)
+        self.modulation = Modulation(self.methods.methods, modalities, NoiseSource(seed), sharding)
         judge(self.optimizers, self.modulation)
         combining = self.methods.owner("combine")
         self.separation = None if combining is None else Separation(combining, modalities)
@@ -257,9 +256,8 @@ class Balancer:
             )
         if self._modulated is not None:
             self.notices.refuse_replaced()
-            self.modulation.refuse_unstepped(
-                held(*self.optimizers) - held(*self._modulated.stepped)
-            )
+            waiting = held(*self.optimizers) - held(*self._modulated.stepped)
+            self.modulation.refuse_unstepped(waiting)
         if self.evidence.micro_batches + len(records) > 1:
             refuse_accumulation(self._acting())
         self.own.before_backward()
