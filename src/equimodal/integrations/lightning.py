@@ -213,9 +213,19 @@ class Balance(L.Callback):
         balancer = self.of(pl_module)
         if balancer.steps > self._logged and balancer.tracker.due(balancer.steps - 1):
             self._logged = balancer.steps
-            values = existing(balancer.metrics())
-            named = {f"{self.log_prefix}{name}": value for name, value in values.items()}
-            pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+            measured = balancer.metrics()
+            values = existing(measured)
+            # What a step has not counts for nothing. It is logged all the same: a run that goes on
+            # in the middle of an epoch forgets what is not logged in the rest of it.
+            for name in sorted(measured):
+                pl_module.log(
+                    f"{self.log_prefix}{name}",
+                    values.get(name, 0.0),
+                    on_step=False,
+                    on_epoch=True,
+                    batch_size=int(name in values),
+                    sync_dist=True,
+                )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End the epoch. Lightning writes its checkpoints of the end of an epoch after this."""
