@@ -125,7 +125,7 @@ def test_parameters_added_later_are_balanced_from_then_on() -> None:
 
     for space in ("gradient", "update"):
         (ours, optimizer, late), (theirs, twin, later) = make(), make()
-        method = Constant(0.8, space=space, parameters="all")  # type: ignore[arg-type]
+        method = Constant(0.8, space=space, parameters="all")
         balancer = eq.Balancer(method, ours.model, ours.encoders, ours.model.head, optimizer)
         for step in range(4):
             if step == 2:

@@ -21,7 +21,8 @@ class Bags(nn.Module):
         self.head = nn.Linear(12, 3)
 
     def forward(self, words: Tensor, video: Tensor) -> Tensor:
-        return self.head(torch.cat([self.text(words), self.video(video)], 1))
+        logits: Tensor = self.head(torch.cat([self.text(words), self.video(video)], 1))
+        return logits
 
 
 def trained(sparse: bool, method: eq.Method) -> tuple[Tensor, dict[str, float]]:
@@ -97,7 +98,8 @@ class Waves(nn.Module):
         self.head = nn.Linear(24, 3).double()
 
     def forward(self, audio: Tensor, video: Tensor) -> Tensor:
-        return self.head(torch.cat([self.audio(audio), self.video(video)], 1))
+        logits: Tensor = self.head(torch.cat([self.audio(audio), self.video(video)], 1))
+        return logits
 
 
 @pytest.mark.parametrize("space", ["gradient", "update"])

@@ -68,7 +68,7 @@ class Balance(L.Callback):
         model: the part of the LightningModule that takes a batch's inputs and returns the logits;
             the LightningModule itself by default. The names of encoders and head are within it.
         log_every_n_steps: measure every so many optimizer steps and log `Balancer.metrics` by
-            ``self.log_dict``; 0 for never. Means over the measured steps of an epoch are logged,
+            ``self.log``; 0 for never. Means over the measured steps of an epoch are logged,
             of what only some steps have, such as the ratio of a modality, over those.
         log_prefix: what the names of the logged metrics start with.
         settings: further settings of `equimodal.Balancer`: features, criterion, scores, forward,
