@@ -96,6 +96,8 @@ def _key(optimizer: Any) -> str:
 
 
 def _tried_out(optimizer: Any) -> Character | None:
+    if any(_communicates(each) for each in within(optimizer)):
+        return None  # a copy would wait for other ranks
     inner = innermost(optimizer)
     for closure in (False, True):
         with contextlib.suppress(Exception), _undisturbed(optimizer):
@@ -112,6 +114,12 @@ def _tried_out(optimizer: Any) -> Character | None:
             alone = _tried(inner, closure=False)
             return replace(found, resumed=alone.resumed, expected=alone.expected)
     return None if inner is optimizer else character(inner)
+
+
+def _communicates(optimizer: Any) -> bool:
+    """Whether a step of an optimizer calls other ranks."""
+    kind = type(optimizer)
+    return kind.__module__.startswith("torch.distributed") or "Distributed" in kind.__name__
 
 
 HALF = (torch.float16, torch.bfloat16)
