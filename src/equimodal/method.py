@@ -111,6 +111,7 @@ class Method(nn.Module):
         modulates: whether `coefficients` returns factors, and does not only take note.
         single_pass: whether its terms need no backward passes of their own where every optimizer
             step has one micro-batch (`Step.single`).
+        graded: whether factors other than 0 and 1 are among them.
         selection: which parameters of a modality the coefficients and the noise act on.
         space: whether they act on gradients, or on the updates that the optimizer makes of them.
         noise: noise added after the coefficients, or None.
@@ -128,6 +129,7 @@ class Method(nn.Module):
     combines_rest: ClassVar[bool] = False
     modulates: ClassVar[bool] = True
     single_pass: ClassVar[bool] = False
+    graded: ClassVar[bool] = True
 
     selection: Selection | Selector = "all"
     space: Space = "gradient"

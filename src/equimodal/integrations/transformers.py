@@ -18,6 +18,7 @@ from equimodal.errors import BalanceWarning, SetupError
 from equimodal.extras import require
 from equimodal.loop.together import wrapped_later
 from equimodal.update.noise import mix
+from equimodal.update.tracking import existing
 
 require("hf", "transformers", "accelerate")
 
@@ -214,7 +215,7 @@ class BalancedTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log as the Trainer does, and what the balancer measured beside the training loss."""
         if self._hooked and "loss" in logs:
-            measured = self._in_training().metrics()
+            measured = existing(self._in_training().metrics())  # of the latest step
             logs.update({f"balance/{name}": value for name, value in measured.items()})
         super().log(logs, *args, **kwargs)
 

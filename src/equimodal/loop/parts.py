@@ -32,6 +32,7 @@ from equimodal.modalities import Encoders
 from equimodal.readout import move
 from equimodal.scores import scores_from
 from equimodal.step import Shapes
+from equimodal.update.arrival import judge
 from equimodal.update.modulation import Modulation
 from equimodal.update.noise import NoiseSource
 from equimodal.update.notices import Notices
@@ -42,7 +43,7 @@ from equimodal.update.optimizers import (
     refuse_untrained,
     weakly,
 )
-from equimodal.update.own import Factory, OwnOptimizer, like
+from equimodal.update.own import Factory, OwnOptimizer, leading, like
 from equimodal.update.separation import Separation
 from equimodal.update.tracking import Tracker
 from equimodal.update.watching import watch
@@ -110,13 +111,13 @@ class Parts:
         if train_loader is not None and self.methods.needs("sample identities"):
             refuse_stream(train_loader)
         refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)
-        source = NoiseSource(seed)
-        self.modulation = Modulation(self.methods.methods, modalities, source, sharding)
+        self.modulation = Modulation(self.methods.methods, modalities, NoiseSource(seed), sharding)
+        judge(self.optimizers, self.modulation)
         combining = self.methods.owner("combine")
         static = isinstance(model, DistributedDataParallel) and model.static_graph
         self.separation = None if combining is None else Separation(combining, modalities, static)
         self.tracker = Tracker(modalities, track_every, sharding)
-        self.own = OwnOptimizer(self.optimizers[0], own_optimizer or like(self.optimizers[0]))
+        self.own = OwnOptimizer(leading(self.optimizers), own_optimizer or like(self.optimizers))
         self.shapes: Shapes | None = None
         self.handout = Handout()
         self.batch: tuple[Tensor, Mapping[str, Tensor]] | None = None

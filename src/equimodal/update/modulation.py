@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from equimodal.attach.sharding import Sharding, local, placed_like
 from equimodal.errors import SetupError
+from equimodal.functional.noise import as_real
 from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
 from equimodal.update.noise import Noise, NoiseJob, NoiseSource
 from equimodal.update.optimizers import Optimizer
+from equimodal.update.sparse import refuse_sparse
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,10 @@ class Modulation:
                 f'parameters="all", {leave}'
             )
         if owned:
-            raise SetupError(f"{where} has no trainable parameter: unfreeze it, {leave}")
+            raise SetupError(
+                f"{where} has no trainable parameter: unfreeze it, {leave}. To unfreeze it later, "
+                "make the balancer then"
+            )
         if self.modalities.shared:
             raise SetupError(
                 f"{where} shares all its parameters with other modules, and shared parameters are "
@@ -208,10 +213,11 @@ class Modulation:
             gradients = [self._gradient(member.owned.parameter) for member in members]
             noise = self._noise(group, active)
             if noise is not None:
+                for member in members:
+                    refuse_sparse(member.owned, f"{noise} is added to whole gradients")
                 wanted += [
                     Wanted(noise, member, gradient, gradient)
                     for member, gradient in zip(members, gradients, strict=True)
-                    if not member.owned.parameter.grad.is_sparse  # type: ignore[union-attr]
                 ]
             scale = _scale(group, coefficients)
             if scale is not None:
@@ -238,7 +244,7 @@ class Modulation:
                 for member in group.members:
                     parameter = member.owned.parameter
                     if parameter in parameters and parameter.requires_grad:
-                        self._snapshot[parameter] = self._held(parameter).detach().clone()
+                        self._snapshot[parameter] = self._real(parameter).clone()
 
     @torch.no_grad()
     def on_updates(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
@@ -252,7 +258,7 @@ class Modulation:
                 old = self._snapshot.pop(member.owned.parameter, None)
                 if old is None or member.owned.parameter.grad is None:
                     continue
-                parameter = self._held(member.owned.parameter)
+                parameter = self._real(member.owned.parameter)
                 if noise is not None:
                     wanted = Wanted(noise, member, parameter, parameter - old)
                     if self._is_slice(member):
@@ -283,7 +289,8 @@ class Modulation:
         """Make the state of all noise that has not been drawn yet."""
         for noise, member in self._noisy():
             if member.owned.name not in self.state:
-                self.state[member.owned.name] = noise.state(member.owned.parameter.detach())
+                like = as_real(member.owned.parameter.detach())
+                self.state[member.owned.name] = noise.state(like)
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore the state of the noise."""
@@ -310,13 +317,19 @@ class Modulation:
         """Return what this rank holds of a tensor."""
         return tensor if self.sharding is None else local(tensor)
 
+    def _real(self, parameter: nn.Parameter) -> Tensor:
+        """Return what this rank holds of a parameter; complex numbers as two real ones."""
+        return as_real(self._held(parameter).detach())
+
     def _placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
         return value if self.sharding is None else placed_like(parameter, value)
 
     def _gradient(self, parameter: nn.Parameter) -> Tensor:
         gradient = parameter.grad
         assert gradient is not None
-        return gradient._values() if gradient.is_sparse else self._held(gradient)
+        if gradient.is_conj():
+            gradient = parameter.grad = gradient.resolve_conj()
+        return as_real(gradient._values() if gradient.is_sparse else self._held(gradient))
 
     def _is_slice(self, member: Member) -> bool:
         return self.sharding is not None and self.sharding.is_slice(member.owned.parameter)

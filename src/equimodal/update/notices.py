@@ -11,6 +11,7 @@ from equimodal.errors import StepError, warn
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities
 from equimodal.update.optimizers import Optimizer, held
+from equimodal.update.wrappers import innermost
 
 
 class Notices:
@@ -108,6 +109,8 @@ class Notices:
         """Note where an optimizer that is not known has stepped the encoders."""
         if any(optimizer is known for known in self.optimizers) or not self.waiting():
             return
+        if any(innermost(optimizer) is known for known in self.optimizers):
+            return  # wrapped around one, which has stepped within
         ours = held(optimizer)
         for name in self.modalities.names:
             if any(owned.parameter in ours for owned in self.modalities.owned[name]):
