@@ -26,7 +26,10 @@ class Fingerprint:
 
     def __init__(self, parts: Mapping[nn.Parameter, Tensor | None]) -> None:
         self.parameters = [parameter for parameter in parts if parameter.grad is not None]
-        self.known = [parts[parameter] for parameter in self.parameters]
+        self.known = [
+            None if parameter.grad is not None and parameter.grad.is_sparse else parts[parameter]
+            for parameter in self.parameters
+        ]
         self.norms, self.products, self.sizes = self._taken()
 
     def _taken(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,6 +71,8 @@ class Fingerprint:
 def _flat(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     flat = tensor.detach()
+    if flat.is_sparse:  # the same rows may be there several times
+        flat = flat.coalesce().values()
     return (torch.view_as_real(flat) if flat.is_complex() else flat).reshape(-1)
 
 

@@ -91,6 +91,11 @@ class Separation:
         parameters = [parameter for part in self._parts().values() for parameter in part]
         self._decide(loss, own, parameters)
         gradients = [self._gradients(loss, terms, parameters) for terms in own]
+        if not self._complete and any(_sparse(of) for of in gradients):
+            self._complete = True  # what remains of sparse gradients is not told by subtraction
+            for of, terms in zip(gradients, own, strict=True):
+                last = {name: term for name, term in terms.items() if name == self._last}
+                of.update(self._gradients(loss, last, parameters))
         arrived: list[Tensor] = []
         handle = loss.register_hook(arrived.append)  # type: ignore[no-untyped-call]
         try:
@@ -219,13 +224,6 @@ class Separation:
             return
         self.follow()
         parts = self._parts()
-        for part, trainable in parts.items():
-            for parameter in trainable:
-                if parameter.grad is not None and parameter.grad.is_sparse:
-                    raise StepError(
-                        f"{type(self.method).__name__} combines gradients, and {part} has sparse "
-                        "ones: make its embeddings with sparse=False"
-                    )
         self._average([p for part in parts.values() for p in part], group)
         for part, trainable in parts.items():
             parameters = [parameter for parameter in trainable if parameter.grad is not None]
@@ -290,9 +288,14 @@ class Separation:
         if not self._complete:
             torch._foreach_copy_(total, combined)
             return
-        for term in gradients.values():
-            torch._foreach_sub_(total, term)
-        torch._foreach_add_(total, combined)
+        for index, gradient in enumerate(total):  # one by one: some may be sparse
+            for term in gradients.values():
+                gradient -= term[index]
+            gradient += combined[index]
+
+
+def _sparse(buffers: Buffers) -> bool:
+    return any(gradient.is_sparse for of in buffers.values() for gradient in of.values())
 
 
 def _there(gradient: Tensor | None) -> bool:
