@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
+from equimodal.attach.axes import Axes
+from equimodal.attach.calls import Near, apart, together
 from equimodal.attach.capture import Call, Recorder
 from equimodal.attach.discovery import find_layout
 from equimodal.attach.features import (
@@ -19,31 +21,30 @@ from equimodal.attach.features import (
     Given,
     Inputs,
     Layout,
-    Path,
     given_layout,
     scaled,
     tensors,
 )
-from equimodal.attach.sharding import find_sharding, refuse_copy
-from equimodal.criterion import Criterion
-from equimodal.errors import MatchError, SetupError
-from equimodal.modalities import Encoders, Modalities, find_module
-from equimodal.scores import Scores
-from equimodal.step import Step
-
-COMPILED = (
-    ", and hooks on it would never run: attach the balancer first, then torch.compile the model"
+from equimodal.attach.misfits import (
+    Head,
+    Misfits,
+    bare,
+    find_head,
+    refuse_shapeless,
+    refuse_unseen,
+    told_present,
 )
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """Return the user's model without the wrapper for several ranks."""
-    return bare(model.module) if isinstance(model, DistributedDataParallel) else model
-
-
-def _entries(output: Any) -> str:
-    """Name what a model returned in place of a tensor."""
-    return f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+from equimodal.attach.export import without_graphs
+from equimodal.attach.outputs import of_outputs
+from equimodal.attach.places import Places, refuse_unplaced, with_gradients
+from equimodal.attach.rerun import model_again, refuse_changed_inputs, unnoticed
+from equimodal.attach.sharding import find_sharding, refuse_copy
+from equimodal.attach.summed import Summed, beside, find_sum
+from equimodal.criterion import Criterion
+from equimodal.errors import MatchError
+from equimodal.modalities import Encoders, Modalities
+from equimodal.scores import Scores, evaluation
+from equimodal.step import Step
 
 
 class Attachment:
@@ -52,7 +53,7 @@ class Attachment:
     Args:
         model: the user's model, wrapped by DistributedDataParallel or not.
         encoders: see `Modalities`.
-        head: the fusion head, or None.
+        head: the fusion head, several modules that run in a row, or None.
         features: where the head's inputs hold each feature, or None to find out.
         scores: where unimodal logits come from.
         criterion: the user's loss.
@@ -65,38 +66,39 @@ class Attachment:
         self,
         model: nn.Module,
         encoders: Encoders,
-        head: nn.Module | str | None,
+        head: Head | None,
         features: Given | None,
         scores: Scores,
         criterion: Criterion,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise SetupError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
         self.model = model
         self.bare_model = bare(model)
-        if "_orig_mod" in self.bare_model._modules:  # before its modules are looked up by name
-            raise SetupError(f"the model is already compiled{COMPILED}")
-        self.head = None if head is None else find_module(self.bare_model, "head", head)
+        self.head = find_head(self.bare_model, head)
         self.sharding = find_sharding(self.bare_model, self.head)
         self.modalities = Modalities(self.bare_model, encoders)
         self.criterion = criterion
         self.scores = scores
-        self._refuse_misfits()
-        places = {module: name for name, module in self.bare_model.named_modules()}
-        self._places = {part: places[part] for _, part in self._parts()}
+        self.recorder = Recorder(self.bare_model, self.modalities, self.head)
+        self.misfits = Misfits(self.bare_model, self.modalities, self.head, self.recorder.called)
+        self.misfits.refuse(model)
         scores.bind(self.modalities.names, self.head)
         self.layout: Layout | None = None
         self.keeps_encoders = False
         self.given = features
-        self._output: Path | None = None
+        self._places, self._axes = Places(), Axes()
         self._compared = False
         self._transformed = False
-        self.recorder = Recorder(self.bare_model, self.modalities, self.head)
+        self._near = Near()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The modalities."""
         return self.modalities.names
+
+    def described(self) -> dict[str, Any]:
+        """Return encoders and head by name, as a balancer of a copy of the model takes them."""
+        encoders = self.modalities.places(self.bare_model)
+        return {"encoders": encoders, "head": self.misfits.head_places()}
 
     def step(
         self,
@@ -111,32 +113,23 @@ class Attachment:
         Raises:
             MatchError: no recorded forward did, or it does not fit.
         """
-        if not isinstance(logits, Tensor):
-            raise MatchError(
-                f"balancer.loss: expected the logits as a tensor, found {type(logits).__name__}"
-                f"{_entries(logits)}: pass the tensor that the loss is computed from"
-            )
-        if logits.ndim == 0:
-            raise MatchError(
-                "balancer.loss: expected the logits with the samples as first dimension, found a "
-                "single number: pass what the loss is computed from, and the loss as criterion="
-            )
-        if logits.shape[0] == 0:
-            raise MatchError(
-                f"balancer.loss: the batch holds no sample, logits {tuple(logits.shape)}, of which "
-                "a mean is NaN: leave it out"
-            )
+        refuse_shapeless(logits)
         try:
             call = self.recorder.match(logits)
             call.check_unchanged()
+            call = self._narrowed(call, [logits])
             self._compare(call, logits)
-            self._output = call.output
-            present = self._present(present, logits.shape[0])
+            self._places.note(call.training, call.output)
+            if call.leaves > 1 and not torch.compiler.is_compiling():
+                self._places.note_makers(logits, call.tensors())
+            present = told_present(present, self.names, logits.shape[0])
             step = self._step(call, logits, target, present, indices, epoch)
-            self.recorder.keeps_encoders = self.keeps_encoders or self.head is None
-            self._refuse_missing(call, present)
+            self.recorder.keeps_encoders = (
+                self.keeps_encoders or self.head is None or isinstance(self.layout, Summed)
+            )
+            self.misfits.refuse_missing(call, present, logits)
         except MatchError:
-            self._refuse_replaced()
+            self.misfits.refuse_replaced()
             raise
         return step
 
@@ -151,9 +144,11 @@ class Attachment:
             indices: which samples the batch holds, where known.
             epoch: counted from 0.
         """
+        gradients = torch.is_grad_enabled()
         with self.recorder.observe():
-            (given, target, *told), seen = run(), self.recorder.take()
-            if seen is not None and self._resolve(seen[0], must=False) is None:
+            with torch.set_grad_enabled(gradients or self._near.needed):
+                (given, target, *told), seen = run(), self.recorder.take()
+            if seen is not None and not gradients and not self._told(seen):
                 with torch.enable_grad():  # gradients tell which input is which modality
                     given, target, *told = run()
                 seen = self.recorder.take()
@@ -161,39 +156,43 @@ class Attachment:
             raise MatchError("the model did not call its head: is this the head that it uses?")
         call, output = seen
         leaves = dict(tensors(output))
-        found = [path for path, leaf in leaves.items() if leaf is given]
-        found += [path for path in leaves if path == self._output or len(leaves) == 1]
-        if not found:
-            raise MatchError(
-                f"the head returned {len(leaves)} tensors, and which of them are the logits shows "
-                "at the first balancer.loss: call it before, or let the head return them alone"
+        call = self._narrowed(call, leaves.values())
+        path = next((path for path, leaf in leaves.items() if leaf is given), None)
+        if path is not None and len(leaves) > 1:
+            self._places.note(call.training, path)
+        if path is None:
+            path = self._places.find(
+                call.training, output, lambda: self._again(call, self._raw(call, leaves.values()))
             )
-        path, logits = found[0], leaves[found[0]]
-        call = replace(call, output=path, returned=logits)
-        present = self._present(told[0] if told else None, logits.shape[0])
+        if path is None:
+            raise refuse_unseen(output)
+        logits = leaves[path]
+        call = replace(call, output=path, returned=logits, leaves=len(leaves))
+        call = self._narrowed(call, [logits])
+        self._resolve(call, [logits])
+        if logits.requires_grad and not gradients:
+            call, logits = call.without_graph(), logits.detach()
+        present = told_present(told[0] if told else None, self.names, logits.shape[0])
         return self._step(call, logits, target, present, indices, epoch)
 
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
         refuse_copy(self.sharding)
-        copied = copy.deepcopy(self.bare_model)
+        copied = copy.deepcopy(self.bare_model, without_graphs(self.bare_model))
         self.recorder.strip(copied, self.bare_model)
         return copied
 
     def read(self, call: Call) -> Features:
-        """Return the features that a call of the head was given."""
-        layout = self._resolve(call)
-        assert layout is not None
-        return layout.read(call.inputs)
+        """Return the features that a call of the head was given, shape ``(B, ...)``."""
+        return self._axes.front(self._raw(call))
 
     def gated(
         self, call: Call, gate: Callable[[Features], Mapping[str, Tensor]]
     ) -> tuple[Inputs, dict[str, Tensor]]:
         """Return the inputs of a call with every feature multiplied by its factors, and these."""
         features = self.read(call)
-        assert self.layout is not None
         factors = dict(gate(features))
-        return self.layout.write(call.inputs, scaled(features, factors)), factors
+        return self._written(call, scaled(features, factors)), factors
 
     def _step(
         self,
@@ -205,12 +204,19 @@ class Attachment:
         epoch: int,
     ) -> Step:
         def run_scores(step: Step) -> dict[str, Tensor]:
-            with call.precision(), self._whole_head(step):
-                return self.scores.logits(step)
+            if getattr(getattr(self.scores, "chosen", None) or self.scores, "fill", "") == "mean":
+                self._axes.refuse(step.features, step.size)
+            with call.precision(), self._whole_head(step.logits):
+                unimodal = self.scores.logits(step)
+            if any(alone.shape[:1] != step.logits.shape[:1] for alone in unimodal.values()):
+                self._axes.refuse(step.features, step.size)
+            return unimodal
 
+        raw = self._raw(call, [logits])
+        self._learn_axes(call, raw, logits)
         return Step(
             names=self.names,
-            features=self.read(call),
+            features=self._axes.front(raw),
             logits=logits,
             target=target,
             criterion=self.criterion,
@@ -227,11 +233,11 @@ class Attachment:
             compiled=call.compiled,
         )
 
-    def _whole_head(self, step: Step) -> contextlib.AbstractContextManager[object]:
+    def _whole_head(self, logits: Tensor) -> contextlib.AbstractContextManager[object]:
         """Return where the head's parameters can be read, as a context manager."""
         if self.sharding is None:
             return contextlib.nullcontext()
-        return self.sharding.whole_head(keep=step.logits.requires_grad)
+        return self.sharding.whole_head(keep=logits.requires_grad)
 
     def _run_head(self, call: Call, features: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         if self._transformed:
@@ -240,30 +246,117 @@ class Attachment:
                 "head on other features does not give logits that compare: let the head include "
                 "the last operations, or use scores that do not run it, such as eq.Probe()"
             )
-        assert self.layout is not None
-        inputs = self.layout.write(call.inputs, features)
+        return self._answer(call, self._axes.back(features), shape)
+
+    def _answer(self, call: Call, raw: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+        """Return the logits of features as the head takes them, in the mode that it is in."""
+        output, training = self._run(call, raw), self.recorder.boundary.training
+        path, leaves = call.output, dict(tensors(output))
+        if training != call.training and not torch.compiler.is_compiling():
+            told = self._places.find(training, output, partial(self._again, call, raw))
+            if told is None:
+                raise refuse_unplaced(output, training)
+            path = told
+        if path not in leaves:
+            raise refuse_unplaced(output, training)
+        return leaves[path].reshape(-1, *shape[1:])
+
+    def _run(self, call: Call, raw: Mapping[str, Tensor]) -> Any:
+        """Run the head, or the fusion of the model without one, on features as it takes them."""
+        args, kwargs = self._written(call, raw)
         with self.recorder.pause(), call.precision():
             if self.head is not None:
-                args, kwargs = inputs
-                output = self.head(*args, **kwargs)
-            else:
-                with self.recorder.substitute(inputs[1]):
-                    args, kwargs = call.model
-                    output = self.bare_model(*args, **kwargs)
-        return dict(tensors(output))[call.output].reshape(-1, *shape[1:])
+                compiling = torch.compiler.is_compiling()
+                with contextlib.nullcontext() if compiling else unnoticed(self.head):
+                    return self.head(*args, **kwargs)
+            refuse_changed_inputs(call.changes, call.model)
+            outputs = {
+                id(each): output
+                for name, calls in call.made.items()
+                for each, output in zip(calls, apart(kwargs[name], calls), strict=True)
+            }
+            return model_again(self.bare_model, call.model, call.calls, outputs)
 
-    def _resolve(self, call: Call, must: bool = True) -> Layout | None:
+    def _again(self, call: Call, raw: Mapping[str, Tensor]) -> tuple[Any, Iterable[Tensor]]:
+        """Run the head with gradients, and return its output and where its graph begins."""
+        with with_gradients():
+            leaves = {
+                name: feature.detach().clone().requires_grad_(feature.is_floating_point())
+                for name, feature in raw.items()
+            }
+            return self._run(call, leaves), [*leaves.values(), *call.tensors()]
+
+    def _narrowed(self, call: Call, ends: Iterable[Tensor]) -> Call:
+        """Return the call with those calls of the encoders alone that made its features."""
+        if self.head is None:
+            made = self._near.find(call.calls, ends, call.compiled)
+            outputs = {name: together(name, calls) for name, calls in made.items()}
+            return replace(call, inputs=((), outputs), near=made)
+        if self.keeps_encoders:
+            given = [tensor for _, tensor in tensors(call.inputs)]
+            return replace(call, near=self._near.find(call.calls, given, call.compiled))
+        return call
+
+    def _told(self, seen: tuple[Call, Any]) -> bool:
+        """Whether a forward without gradients shows all that there is to be found out."""
+        call, output = seen
+        if self.head is None or self.keeps_encoders:
+            if self._near.look(call.calls):
+                return False
+            call = self._narrowed(call, [])
+        return self._resolve(call, [], must=False) is not None
+
+    def _raw(self, call: Call, ends: Iterable[Tensor] = ()) -> Features:
+        """Return the features as the head takes them."""
+        layout = self._resolve(call, ends)
+        assert layout is not None
+        return layout.read(self._opened(call))
+
+    def _written(self, call: Call, raw: Mapping[str, Tensor]) -> Inputs:
+        layout = self._resolve(call, [])
+        assert layout is not None
+        return layout.write(self._opened(call), raw)
+
+    def _opened(self, call: Call) -> Inputs:
+        if not isinstance(self.layout, Summed):
+            return call.inputs
+        return beside(call.inputs, {name: call.outputs().get(name, []) for name in self.names})
+
+    def _resolve(self, call: Call, ends: Iterable[Tensor], must: bool = True) -> Layout | None:
         if self.layout is None:
             try:
-                if self.given is not None:
-                    self.layout = given_layout(self.given, self.names, call.inputs)
+                if self.head is None:
+                    found = of_outputs(self.given, self.modalities, call, ends, self.misfits)
+                elif self.given is not None:
+                    found = given_layout(self.given, self.names, call.inputs)
                 else:
-                    outputs = {name: call.outputs().get(name, []) for name in self.names}
-                    self.layout = find_layout(call.inputs, outputs)
+                    found = self._of_inputs(call)
+                self.layout = found
             except MatchError:
                 if must:
                     raise
         return self.layout
+
+    def _of_inputs(self, call: Call) -> Layout:
+        outputs = {name: call.outputs().get(name, []) for name in self.names}
+        outputs |= self.misfits.uncalled(call, [tensor for _, tensor in tensors(call.inputs)])
+        try:
+            return find_layout(call.inputs, outputs)
+        except MatchError:
+            found = None if call.compiled else find_sum(call.inputs, outputs)
+            if found is None:
+                raise
+            return found
+
+    def _learn_axes(self, call: Call, raw: Features, logits: Tensor) -> None:
+        """Find out along which dimension of the features the samples lie, where in doubt."""
+        size = logits.shape[0]
+        if torch.compiler.is_compiling() or call.compiled or self._transformed:
+            return
+        if self._axes.doubtful(raw, size):
+            with self._whole_head(logits), evaluation(self.recorder.boundary), with_gradients():
+                self._axes.learn(raw, size, lambda f: self._answer(call, f, logits.shape))
+            self._axes.refuse_gated(call.gates or {}, size)
 
     def _compare(self, call: Call, logits: Tensor) -> None:
         """Note, once, whether the user's logits are what the head returned."""
@@ -276,70 +369,3 @@ class Attachment:
                 same and torch.allclose(returned, given, rtol=0, atol=0, equal_nan=True)
             )
             self._compared = True
-
-    def _present(self, present: Mapping[str, Tensor] | None, size: int) -> Mapping[str, Tensor]:
-        for name, mask in (present or {}).items():
-            if name not in self.names:
-                raise MatchError(f"present: no modality {name!r}, there are {list(self.names)}")
-            if mask.dtype != torch.bool or mask.shape != (size,):
-                raise MatchError(
-                    f"present[{name!r}]: expected bool of shape ({size},), found "
-                    f"{mask.dtype} of shape {tuple(mask.shape)}"
-                )
-        return present or {}
-
-    def _refuse_missing(self, call: Call, present: Mapping[str, Tensor]) -> None:
-        missing = [name for name in self.names if name not in {*call.encoders, *present}]
-        if call.encoders and missing:
-            raise MatchError(
-                f"the encoder of {', '.join(missing)} did not run in this forward, while others "
-                f"did. Features that are kept from another batch are not trained: encode every "
-                "batch anew. Is the modality missing from the batch? Say so: loss(..., "
-                f"present={{{missing[0]!r}: mask}}) with a mask of shape (B,) that is True for the "
-                "samples that have it; forward= returns it as (logits, target, present)"
-            )
-
-    def _parts(self) -> list[tuple[str, nn.Module]]:
-        parts = [("head", self.head)] if self.head is not None else []
-        return parts + [(f"encoders['{n}']", m) for n, m in self.modalities.encoder_modules()]
-
-    def _refuse_replaced(self) -> None:
-        """Say of a forward that does not fit, where it is so, that another module has run."""
-        now = dict(self.bare_model.named_modules())
-        for name, part in self._parts():
-            place = self._places[part]
-            there = now.get(place)
-            if part not in (there, getattr(there, "_orig_mod", None)):  # compiled, it still runs
-                raise MatchError(
-                    f"{name}, the model's {place!r}, was replaced after the balancer was made "
-                    f"({type(part).__name__} by {type(there).__name__}): make the "
-                    "balancer when the model is complete, after adapters such as LoRA are put in"
-                )
-
-    def _refuse_misfits(self) -> None:
-        parts = self._parts()
-        for module in self.model.modules():
-            if isinstance(module, nn.DataParallel):
-                raise SetupError(
-                    "the model is wrapped in nn.DataParallel, which runs copies of it: use "
-                    "DistributedDataParallel"
-                )
-            compiled = getattr(module, "_compiled_call_impl", None) is not None
-            if compiled or "_orig_mod" in module._modules:
-                inside = set(module.modules())
-                for name, part in parts:
-                    if part in inside:
-                        raise SetupError(f"{name} is already compiled{COMPILED}")
-        for name, encoder in self.modalities.encoder_modules():
-            if self.head is None:
-                continue
-            if self.head in set(encoder.modules()):
-                raise SetupError(
-                    f"the head lies inside encoders['{name}']: name the module that takes the "
-                    "features of all modalities as the head, and an encoder without it"
-                )
-            if encoder in set(self.head.modules()):
-                raise SetupError(
-                    f"encoders['{name}'] lies inside the head ({type(self.head).__name__}): name "
-                    "the module that only fuses, or pass head=None and scores="
-                )

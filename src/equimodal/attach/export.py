@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from equimodal.attach.features import tensors
+
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer
 
@@ -23,6 +25,17 @@ class Predictor(nn.Module):
     def forward(self, *inputs: Any) -> Tensor:
         """Return logits for one batch of inputs."""
         return self._predict(*inputs)  # type: ignore[no-any-return]
+
+
+def without_graphs(model: nn.Module) -> dict[int, Any]:
+    """Return a memo for `copy.deepcopy`, by which features that a model keeps lose their graph.
+
+    A model that holds on to a feature of its latest forward has a tensor that torch does not copy.
+    """
+    kept = [value for part in model.modules() for value in (*vars(part).values(), part._buffers)]
+    found = [t for value in kept for _, t in tensors(value) if not t.is_leaf]
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in found}
+    return memo
 
 
 def exported(balancer: Balancer, inputs: tuple[Any, ...]) -> nn.Module:
