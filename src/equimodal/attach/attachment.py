@@ -156,13 +156,12 @@ class Attachment:
             raise MatchError("the model did not call its head: is this the head that it uses?")
         call, output = seen
         leaves = dict(tensors(output))
-        call = self._narrowed(call, leaves.values())
         path = next((path for path, leaf in leaves.items() if leaf is given), None)
         if path is not None and len(leaves) > 1:
             self._places.note(call.training, path)
         if path is None:
             path = self._places.find(
-                call.training, output, lambda: self._again(call, self._raw(call, leaves.values()))
+                call.training, output, partial(self._looked, call, leaves.values())
             )
         if path is None:
             raise refuse_unseen(output)
@@ -285,6 +284,10 @@ class Attachment:
                 for name, feature in raw.items()
             }
             return self._run(call, leaves), [*leaves.values(), *call.tensors()]
+
+    def _looked(self, call: Call, ends: Iterable[Tensor]) -> tuple[Any, Iterable[Tensor]]:
+        call = self._narrowed(call, ends)
+        return self._again(call, self._raw(call, ends))
 
     def _narrowed(self, call: Call, ends: Iterable[Tensor]) -> Call:
         """Return the call with those calls of the encoders alone that made its features."""

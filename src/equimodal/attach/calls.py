@@ -153,8 +153,11 @@ class Near:
         self._places: dict[str, tuple[int, list[int]]] = {}  # of how many calls which ones
 
     def look(self, calls: Calls) -> bool:
-        """Return whether an encoder ran several times."""
-        self.needed = any(len(of) > 1 for of in calls.values())
+        """Return whether an encoder ran several times, and not as before."""
+        self.needed = any(
+            len(of) > 1 and self._places.get(name, (0, []))[0] != len(of)
+            for name, of in calls.items()
+        )
         return self.needed
 
     def find(self, calls: Calls, ends: Iterable[Tensor], compiled: bool) -> Calls:

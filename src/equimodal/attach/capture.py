@@ -310,7 +310,7 @@ class Recorder:
             self._given, self._changes = (copied(args), copied(kwargs)), versions((args, kwargs))
 
     def _exit(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if not self.paused:
+        if not self.paused and not torch.compiler.is_compiling():
             self._forget()
 
     def _forget(self) -> None:
@@ -417,7 +417,7 @@ class Recorder:
             outputs = {n: of[0].output for n, of in calls.items() if len(of) == 1}
             seen = ((), outputs)
             return Call(seen, calls, autocast, versions(seen), given, changes, training=training)
-        if not self._inside:
+        if not self._inside or torch.compiler.is_compiling():
             self._forget()
         return Call(inputs, calls, autocast, versions(inputs), training=training)
 

@@ -59,6 +59,7 @@ def nearest(ends: Iterable[Tensor], edges: Container[Edge]) -> set[Edge]:
 
 def parameters_behind(ends: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> set[Tensor]:
     """Return the leaves that the tensors were computed from, not beyond where to stop."""
+    stop = list(stop)
     stops = {(tensor.grad_fn, tensor.output_nr) for tensor in stop}
     found: set[Tensor] = set()
     seen = set(stops)
@@ -72,7 +73,7 @@ def parameters_behind(ends: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> se
         if leaf is not None:
             found.add(leaf)
         todo.extend(edge[0].next_functions)
-    return found
+    return found - set(stop)
 
 
 def ancestors(tensors: Iterable[Tensor]) -> set[Any]:
