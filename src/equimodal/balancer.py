@@ -16,9 +16,10 @@ from equimodal import ranks
 from equimodal.attach.attachment import Attachment
 from equimodal.attach.capture import Call, leave
 from equimodal.attach.check import Check, checked
-from equimodal.attach.export import exported
+from equimodal.attach.export import exported, of_a_copy
 from equimodal.attach.features import Given, Inputs
 from equimodal.attach.handout import Handout, Pending
+from equimodal.attach.misfits import Head
 from equimodal.attach.sharding import refuse_copy
 from equimodal.composition import Composition, modules_of, summed
 from equimodal.criterion import Criterion, Loss
@@ -74,8 +75,8 @@ class Balancer:
         methods: a method, or several that compose.
         model: the model on its device, wrapped by DistributedDataParallel or not, not compiled yet.
         encoders: for each modality the module that encodes it (or several, or dotted names).
-        head: the module that turns the features into logits; None for models without one, which
-            then need `scores`.
+        head: the module that turns the features into logits, or several that run in a row; None
+            for models without one.
         optimizer: the optimizer of the model, or several.
         features: where the head's inputs hold each feature, if it cannot be found out: by position
             (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
@@ -109,7 +110,7 @@ class Balancer:
         methods: Method | Sequence[Method],
         model: nn.Module,
         encoders: Encoders,
-        head: nn.Module | str | None = None,
+        head: Head | None = None,
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
         features: Given | None = None,
@@ -414,6 +415,9 @@ class Balancer:
         """Take every hook off the model and the optimizers; they are as they were before."""
         self._leave()
         unwatch(self.notices)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return of_a_copy()
 
     def __enter__(self) -> Balancer:
         return self

@@ -231,12 +231,6 @@ class Auto(Scores):
         return self.chosen.cost if self.chosen else "decided at the first step"
 
     def bind(self, names: tuple[str, ...], head: nn.Module | None) -> None:
-        if head is None:
-            raise SetupError(
-                "head=None: say how to score each modality alone, with scores=eq.Probe(), "
-                "eq.Ablation() (which runs the whole model) or a function from features to "
-                "unimodal logits"
-            )
         super().bind(names, head)
         self.split.bind(names, head)
         self.ablation.bind(names, head)

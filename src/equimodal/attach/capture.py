@@ -17,7 +17,7 @@ from equimodal.attach.chain import Chain
 from equimodal.attach.features import Inputs, Path, detached, tensors
 from equimodal.attach.graph import ancestors, depends_on, mark, marked
 from equimodal.attach.rerun import copied
-from equimodal.errors import MatchError
+from equimodal.errors import MatchError, SetupError
 from equimodal.modalities import Modalities
 
 
@@ -120,6 +120,14 @@ class Hook:
 
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
+
+    @property
+    def __name__(self) -> str:
+        """Asked for by `torch.jit.script` alone, which would compile the hook into the model."""
+        raise SetupError(
+            "torch.jit.script compiles hooks along with a module, and this model has those of a "
+            "balancer: script what balancer.export() returns, or call balancer.detach() before"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (contextlib.nullcontext(), "__exit__")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from equimodal.attach.features import tensors
+from equimodal.errors import SetupError
 
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer
@@ -25,6 +26,30 @@ class Predictor(nn.Module):
     def forward(self, *inputs: Any) -> Tensor:
         """Return logits for one batch of inputs."""
         return self._predict(*inputs)  # type: ignore[no-any-return]
+
+
+class Copied:
+    """Stands in copies and pickles of what holds a balancer: it is attached to no model.
+
+    A balancer is of one model, one optimizer and one run, and these are not what is copied.
+    """
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # what `copy` and `pickle` ask for
+            raise AttributeError(name)
+        raise SetupError(
+            f"balancer.{name}: this is a copy of what held a balancer, and a balancer is attached "
+            "to one model: make another for the copy, eq.Balancer(...), and give it "
+            "load_state_dict(original.state_dict()) to go on"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return of_a_copy()
+
+
+def of_a_copy() -> tuple[Any, ...]:
+    """Return how `copy` and `pickle` make what stands for a balancer."""
+    return Copied, ()
 
 
 def without_graphs(model: nn.Module) -> dict[int, Any]:
