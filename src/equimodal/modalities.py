@@ -176,9 +176,7 @@ class Modalities:
         return owned, tuple(shared)
 
 
-def _parts(
-    model: nn.Module, name: str, given: Encoder
-) -> tuple[nn.Module | nn.Parameter, ...]:
+def _parts(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module | nn.Parameter, ...]:
     entries: list[Any] = list(given) if isinstance(given, tuple | list) else [given]
     parts = tuple(_part(model, f"encoders['{name}']", entry) for entry in entries)
     if not parts:

@@ -202,7 +202,9 @@ def test_a_head_on_a_plain_sum_is_found(way: str, kind: type[eq.Method]) -> None
     assert found.metrics() == pytest.approx(told.metrics())
 
 
-@pytest.mark.parametrize("way", ["in place", "a + v / 2", "a + v + a", "mean", "max", "a - v", "a * v"])
+@pytest.mark.parametrize(
+    "way", ["in place", "a + v / 2", "a + v + a", "mean", "max", "a - v", "a * v"]
+)
 def test_anything_but_a_plain_sum_is_told_to_go_without_a_head(way: str) -> None:
     model = made(lambda: Sums(way))
     with pytest.raises(eq.MatchError, match="head=None"):

@@ -386,7 +386,9 @@ def test_a_sum_of_losses_equals_the_loop_by_hand(name: str) -> None:
     for *inputs, target in batches(case):
         z = model.features(*inputs)
         singles = readouts(model.vectors(z))
-        losses = [F.cross_entropy(u, target) for u in (case.logits(model.fuse(z)), *singles.values())]
+        losses = [
+            F.cross_entropy(u, target) for u in (case.logits(model.fuse(z)), *singles.values())
+        ]
         sum(losses).backward()
         for each in (optimizer, own):
             each.step()

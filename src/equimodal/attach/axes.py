@@ -100,8 +100,8 @@ class Axes:
         for name in gates:
             if self._known.get(name, 0) != 0:
                 raise MatchError(
-                    f"the samples of {name} lie along dimension {self._known[name]} of its feature, "
-                    "which became known only after a method had dropped or scaled samples along "
+                    f"the samples of {name} lie along dimension {self._known[name]} of its "
+                    "feature, which became known only after a method had dropped or scaled samples along "
                     "the first: call balancer.check(batch) before the first step"
                 )
 

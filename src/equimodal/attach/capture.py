@@ -75,7 +75,9 @@ class Call:
     def without_graph(self) -> Call:
         """Return the call with tensors that need no gradient."""
         calls = {
-            name: tuple(replace(c, output=detached(c.output), inputs=detached(c.inputs)) for c in of)
+            name: tuple(
+                replace(c, output=detached(c.output), inputs=detached(c.inputs)) for c in of
+            )
             for name, of in self.calls.items()
         }
         pairs = [(c, d) for name, of in self.calls.items() for c, d in zip(of, calls[name])]

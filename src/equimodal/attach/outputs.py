@@ -44,7 +44,9 @@ def of_outputs(
         assert isinstance(layout, Separate)
         return Separate(
             {
-                name: (1, name) if isinstance(returned.get(name), Tensor) else (1, name, given[name])
+                name: (1, name)
+                if isinstance(returned.get(name), Tensor)
+                else (1, name, given[name])
                 for name in layout.paths
             }
         )
@@ -86,9 +88,7 @@ def find_outputs(calls: Calls, ends: Iterable[Tensor]) -> Separate:
     return Separate(places)
 
 
-def _several(
-    name: str, names: list[str], returned: Mapping[Path, Tensor], used: list[Path]
-) -> str:
+def _several(name: str, names: list[str], returned: Mapping[Path, Tensor], used: list[Path]) -> str:
     entries = ", ".join(
         f"{spell((1, name, *path)).removeprefix('keyword ')} of shape {tuple(tensor.shape)}"
         for path, tensor in returned.items()
