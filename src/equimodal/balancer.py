@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from equimodal import ranks
 from equimodal.attach.attachment import Attachment
-from equimodal.attach.capture import Call, leave
+from equimodal.attach.call import Call
+from equimodal.attach.capture import leave
 from equimodal.attach.check import Check, checked
 from equimodal.attach.export import exported, of_a_copy
 from equimodal.attach.features import Given, Inputs

@@ -86,9 +86,6 @@ class SequencesFirst(Stranger):
         super().__init__()
         self.across = nn.MultiheadAttention(WIDTH, 2)
 
-    def features(self, a: Tensor, v: Tensor) -> dict[str, Tensor]:
-        return {n: x for n, x in super().features(a, v).items()}
-
     def fuse(self, z: dict[str, Tensor]) -> Tensor:
         a, v = z["audio"].transpose(0, 1), z["video"].transpose(0, 1)
         both = [self.across(a, v, v)[0] + a, self.across(v, a, a)[0] + v]
@@ -129,7 +126,9 @@ class TwoImages(Stranger):
         return {"audio": torch.cat(text, 1), "video": torch.cat(image, 1)}
 
     def fuse(self, z: dict[str, Tensor]) -> Tensor:
-        pairs = [torch.cat(both, 1) for both in zip(*(x.chunk(2, 1) for x in z.values()))]
+        pairs = [
+            torch.cat(both, 1) for both in zip(*(x.chunk(2, 1) for x in z.values()), strict=True)
+        ]
         return self.out(torch.cat([self.layer(tokens)[:, 0] for tokens in pairs], dim=1))
 
     def vectors(self, z: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equimodal.attach.capture import Call, Recorder
+from equimodal.attach.call import Call
+from equimodal.attach.capture import Recorder
 from equimodal.attach.export import without_graphs
 from equimodal.attach.features import (
     Features,

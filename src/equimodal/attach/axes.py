@@ -101,8 +101,8 @@ class Axes:
             if self._known.get(name, 0) != 0:
                 raise MatchError(
                     f"the samples of {name} lie along dimension {self._known[name]} of its "
-                    "feature, which became known only after a method had dropped or scaled samples along "
-                    "the first: call balancer.check(batch) before the first step"
+                    "feature, which became known only after a method had dropped or scaled samples "
+                    "along the first: call balancer.check(batch) before the first step"
                 )
 
     def refuse(self, features: Mapping[str, Tensor], size: int) -> None:

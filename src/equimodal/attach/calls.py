@@ -129,7 +129,7 @@ def apart(joined: Any, calls: Sequence[EncoderCall]) -> list[Any]:
         if stacks:
             parts = whole.unbind(dim)
         else:
-            parts = whole.split([like.shape[dim] for like in likes], dim)
+            parts = torch.split(whole, [like.shape[dim] for like in likes], dim)
         outputs = [replaced(o, path, part) for o, part in zip(outputs, parts, strict=True)]
     return outputs
 

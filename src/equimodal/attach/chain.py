@@ -30,7 +30,7 @@ class Chain(nn.Module):
         self._handed: tuple[int, Any, Versions] | None = None
 
     @property
-    def training(self) -> bool:  # type: ignore[override]
+    def training(self) -> bool:
         """Whether the modules are in training mode: the model puts them there, without this one."""
         parts = self._modules.get("parts")
         return parts is not None and any(part.training for part in parts.children())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from equimodal.attach.capture import Call
+from equimodal.attach.call import Call
 from equimodal.attach.chain import Chain
 from equimodal.attach.features import tensors
 from equimodal.attach.graph import parameters_behind
@@ -44,8 +44,10 @@ def bare(model: nn.Module) -> nn.Module:
 
 def find_head(model: nn.Module, given: Head | None) -> nn.Module | None:
     """Return the head that is given as a module, a dotted name or several that run in a row."""
-    if not isinstance(given, list | tuple):
+    if given is None or isinstance(given, nn.Module | str):
         return None if given is None else find_module(model, "head", given)
+    if not isinstance(given, list | tuple):
+        raise SetupError(f"head: expected a module of the model, found {type(given).__name__}")
     parts = [find_module(model, f"head[{place}]", part) for place, part in enumerate(given)]
     if not parts:
         raise SetupError("head is empty: name at least one module, or None for a model without")
@@ -143,7 +145,7 @@ class Misfits:
         if not silent or call.compiled or torch.compiler.is_compiling():
             return {}
         met = parameters_behind(ends)
-        found = {
+        found: dict[str, list[Tensor]] = {
             name: [o.parameter for o in self._modalities.owned[name] if o.parameter in met]
             for name in silent
         }

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from equimodal.attach.call import Call
 from equimodal.attach.calls import Calls
-from equimodal.attach.capture import Call
 from equimodal.attach.discovery import find_layout
 from equimodal.attach.features import Given, Layout, Path, Separate, given_layout, spell, tensors
 from equimodal.attach.graph import nearest

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from equimodal.attach.call import Call
 from equimodal.attach.calls import Near, together
-from equimodal.attach.capture import Call
 from equimodal.attach.discovery import find_layout
 from equimodal.attach.features import Features, Given, Inputs, Layout, given_layout, tensors
 from equimodal.attach.misfits import Misfits
@@ -65,7 +65,7 @@ class Reader:
 
     def told(self, seen: tuple[Call, Any]) -> bool:
         """Whether a forward without gradients shows all that there is to be found out."""
-        call, output = seen
+        call, _ = seen
         if self._head is None or self.needs_calls:
             if self.near.look(call.calls):
                 return False

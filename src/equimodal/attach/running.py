@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.attach.axes import Axes
+from equimodal.attach.call import Call
 from equimodal.attach.calls import apart
-from equimodal.attach.capture import Call, Recorder
+from equimodal.attach.capture import Recorder
 from equimodal.attach.features import Features, tensors
 from equimodal.attach.places import Places, refuse_unplaced, with_gradients
 from equimodal.attach.reader import Reader

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.attach.capture import Call
+from equimodal.attach.call import Call
 from equimodal.criterion import Criterion
 from support.users import probabilities
 
