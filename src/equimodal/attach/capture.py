@@ -218,7 +218,7 @@ class Recorder:
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Start a forward of the whole model: what ran before is not of it."""
-        if self.paused:
+        if self.paused or (torch.compiler.is_exporting() and not self.observing):
             return
         self._forget()
         if not self.recording():
