@@ -417,8 +417,7 @@ class Balancer:
         self._leave()
         unwatch(self.notices)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return of_a_copy()
+    __reduce__ = of_a_copy
 
     def __enter__(self) -> Balancer:
         return self
@@ -487,8 +486,6 @@ class Balancer:
         modulated.stepped.add(optimizer)
         if len(modulated.stepped) == len(self.optimizers):
             self._modulated = None
-
-    # ------------------------------------------------------------------
 
     def _active(self) -> set[int]:
         return {index for index, _ in self.methods.active(self.epoch)}

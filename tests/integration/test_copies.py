@@ -111,7 +111,8 @@ def test_scripting_a_balanced_model_is_refused_and_its_export_is_scripted() -> N
 def test_a_scripted_model_is_not_attached_to() -> None:
     model = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)))
     with pytest.raises(eq.SetupError, match=r"compiled by torch\.jit"):
-        eq.Balancer(eq.OGM(), model, {"a": "0", "v": "1"}, None, None)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        eq.Balancer(eq.OGM(), model, {"a": "0", "v": "1"}, None, optimizer)
     world = World()
     world.model.encoders["audio"] = torch.jit.script(world.model.encoders["audio"])
     with pytest.raises(eq.SetupError, match=r"encoders\['audio'\] is compiled by torch\.jit"):

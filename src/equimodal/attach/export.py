@@ -43,12 +43,9 @@ class Copied:
             "load_state_dict(original.state_dict()) to go on"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return of_a_copy()
 
-
-def of_a_copy() -> tuple[Any, ...]:
-    """Return how `copy` and `pickle` make what stands for a balancer."""
+def of_a_copy(balancer: object) -> tuple[Any, ...]:
+    """Return how `copy` and `pickle` make what stands for a balancer: its `__reduce__`."""
     return Copied, ()
 
 

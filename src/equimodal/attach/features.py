@@ -176,6 +176,12 @@ def _sliced(given: Mapping[str, Any], inputs: Inputs) -> Layout:
                 f"{tensor.shape[dim]}, found {cut}"
             )
         slices[name] = (start, stop - start)
+    ends = sorted((start, start + width) for start, width in slices.values())
+    if any(start < end for (_, end), (start, _) in zip(ends, ends[1:], strict=False)):
+        raise SetupError(
+            f"features: expected slices that do not overlap, found {dict(given)}: features that lie "
+            "in one another, as in a sum, have no place of their own; pass head=None"
+        )
     return Concatenated(path, dim, slices)
 
 
