@@ -165,7 +165,7 @@ class Balancer:
         handles = self.methods.attach(self.attached.bare_model, modalities)
         handles += hook_steps(self.optimizers, self._before_step, self._after_step)
         watch(self.notices)
-        self.attached.keeps_encoders = self.methods.needs("encoder inputs")
+        self.attached.reader.needs_calls = self.methods.needs("encoder inputs")
         if self.methods.any("gate") or self.methods.any("order"):
             self.attached.recorder.gate = weakly(self._gate)
         self.attached.recorder.attach()

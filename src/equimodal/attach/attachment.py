@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from equimodal.attach.call import Call
 from equimodal.attach.capture import Recorder
 from equimodal.attach.export import without_graphs
-from equimodal.attach.features import (
-    Features,
-    Given,
-    Inputs,
-    Layout,
-    scaled,
-    tensors,
-)
+from equimodal.attach.features import Features, Given, Inputs, Layout, scaled, tensors
 from equimodal.attach.misfits import (
     Head,
     Misfits,
@@ -95,15 +88,6 @@ class Attachment:
     @layout.setter
     def layout(self, layout: Layout | None) -> None:
         self.reader.layout = layout
-
-    @property
-    def keeps_encoders(self) -> bool:
-        """Whether methods ask what an encoder was given."""
-        return self.reader.needs_calls
-
-    @keeps_encoders.setter
-    def keeps_encoders(self, needed: bool) -> None:
-        self.reader.needs_calls = needed
 
     def described(self) -> dict[str, Any]:
         """Return encoders and head by name, as a balancer of a copy of the model takes them."""

@@ -7,6 +7,7 @@ place, so that the head can be run again on features that were dropped, ablated 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
@@ -177,10 +178,10 @@ def _sliced(given: Mapping[str, Any], inputs: Inputs) -> Layout:
             )
         slices[name] = (start, stop - start)
     ends = sorted((start, start + width) for start, width in slices.values())
-    if any(start < end for (_, end), (start, _) in zip(ends, ends[1:], strict=False)):
+    if any(start < end for (_, end), (start, _) in itertools.pairwise(ends)):
         raise SetupError(
-            f"features: expected slices that do not overlap, found {dict(given)}: features that lie "
-            "in one another, as in a sum, have no place of their own; pass head=None"
+            f"features: expected slices that do not overlap, found {dict(given)}: features that "
+            "lie in one another, as in a sum, have no place of their own; pass head=None"
         )
     return Concatenated(path, dim, slices)
 
