@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.attach.check import Check, checked
-from equimodal.attach.export import exported
+from equimodal.attach.export import exported, of_a_copy
 from equimodal.attach.sharding import refuse_copy
 from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Run
@@ -44,7 +44,8 @@ class Balancer(Parts):
         methods: a method, or several that compose.
         model: the model on its device, wrapped by DistributedDataParallel or not, not compiled yet.
         encoders: for each modality the module that encodes it (or several, or dotted names).
-        head: the module that turns the features into logits; None for models without one.
+        head: the module that turns the features into logits, or several that run in a row; None
+            for models without one.
         optimizer: the optimizer of the model, or several.
         features: where the head's inputs hold each feature, if it cannot be found out: by position
             (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
@@ -238,6 +239,8 @@ class Balancer(Parts):
         """Take every hook off the model and the optimizers; they are as they were before."""
         self._leave()
         unwatch(self.notices)
+
+    __reduce__ = of_a_copy
 
     def __enter__(self) -> Balancer:
         return self

@@ -211,7 +211,7 @@ def _unmatched(
         "cannot tell which input of the head is which modality. The head was given: "
         f"{seen or 'no tensor'}. The encoders returned: {produced}. Say where each modality is, by "
         f"position (features={example}), by keyword, by slice of one tensor, or with a function of "
-        "the head's arguments"
+        "the head's arguments; where forward itself fuses them before the head, pass head=None"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from equimodal.attach.capture import Call
+from equimodal.attach.call import Call
 
 TRANSFORMED = (
     "the logits given to balancer.loss are not what the head returned, so running the head on "

@@ -139,7 +139,6 @@ class Fork:
         attached = balancer.attached
         self.forward = balancer.forward
         self.model = attached.copy_model()
-        names = {module: name for name, module in attached.bare_model.named_modules()}
         copies = dict(zip(attached.bare_model.parameters(), self.model.parameters(), strict=True))
         for parameter in held(*balancer.optimizers) - copies.keys():
             copies[parameter] = copy.deepcopy(parameter)
@@ -150,9 +149,8 @@ class Fork:
         self.balancer = type(balancer)(
             method,
             self.model,
-            {n: [names[m] for m in ms] for n, ms in attached.modalities.modules.items()},
-            None if attached.head is None else names[attached.head],
-            self.optimizers,
+            optimizer=self.optimizers,
+            **attached.described(),
             features=attached.given,
             criterion=criterion,
             scores=copy.deepcopy(balancer.scores, {id(attached.head): None}),

@@ -13,8 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from equimodal import ranks
 from equimodal.attach.attachment import Attachment
-from equimodal.attach.capture import Call, leave
+from equimodal.attach.call import Call
+from equimodal.attach.capture import leave
 from equimodal.attach.features import Given, Inputs
+from equimodal.attach.misfits import Head
 from equimodal.composing.composition import Composition, modules_of
 from equimodal.composing.holding import hold, refuse_held
 from equimodal.composing.refusals import refuse_incapable
@@ -75,7 +77,7 @@ class Parts:
         methods: Method | Sequence[Method],
         model: nn.Module,
         encoders: Encoders,
-        head: nn.Module | str | None = None,
+        head: Head | None = None,
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
         features: Given | None = None,
@@ -138,7 +140,7 @@ class Parts:
         self.notices.waiting = weakly(self._waiting)
         handles += hook_steps(self.optimizers, self._before_step, self._after_step)
         watch(self.notices)
-        self.attached.keeps_encoders = self.methods.needs("encoder inputs")
+        self.attached.reader.needs_calls = self.methods.needs("encoder inputs")
         if self.methods.any("gate") or self.methods.any("order"):
             self.attached.recorder.gate = weakly(self._gate)
         self.attached.recorder.attach()
