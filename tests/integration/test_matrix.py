@@ -251,6 +251,7 @@ def test_gradients_clipped_before_modulate_are_those_of_a_smaller_loss(name: str
     _assert_same(found, Training(name).run(Factored(training.factors)))  # type: ignore[attr-defined]
 
 
+@pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
 @pytest.mark.parametrize("name", ALL)
 def test_an_overflow_that_a_fused_optimizer_steps_on_is_no_step(name: str) -> None:
     training, truth = Training(name, fused=True), Training(name, fused=True)

@@ -62,11 +62,20 @@ class Summed(nn.Module):
 class Gated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.gate, self.value, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.gate, self.value = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
+        self.out = nn.Linear(8, 3)
 
     def forward(self, a: Tensor, v: Tensor) -> Tensor:
         logits: Tensor = self.out(self.gate(a).sigmoid() * self.value(v))
         return logits
+
+
+class Biased(Gated):
+    """What gates is heard through the bias of what it gates, whatever that is at present."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Linear(8, 8)
 
 
 @torch.no_grad()
@@ -90,7 +99,8 @@ def truth(world: World, chosen: str, *given: Tensor) -> float:
     ("make", "chosen"),
     [
         (Reversed, "Split()"), (Summed, "Split()"), (WeightNormed, "Split()"),
-        (Normalised, "Ablation(fill='zero')"), (Gated, "Ablation(fill='mean')"),
+        (Normalised, "Ablation(fill='zero')"), (Biased, "Ablation(fill='zero')"),
+        (Gated, "Ablation(fill='mean')"),
     ],
 )  # fmt: skip
 def test_the_ratio_is_that_of_the_definition_from_any_initial_weights(

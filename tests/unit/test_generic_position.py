@@ -116,9 +116,9 @@ HEADS: dict[str, tuple[Callable[[], nn.Module], Any, tuple[Any, ...]]] = {
         (False, None, "audio")),
     "gate with biases": (
         lambda: Head(lambda s, a, v: s.out(s.x(a).sigmoid() * s.y(v)), x=linear(WIDTH, 4),
-                     y=linear(WIDTH, 4), out=linear(4)), SEPARATE, (False, None, "audio")),
+                     y=linear(WIDTH, 4), out=linear(4)), SEPARATE, (False, None)),
     "FiLM": (lambda: Head(film, film=linear(WIDTH, 2 * WIDTH), out=linear(WIDTH)), SEPARATE,
-             (False, None, "visual")),
+             (False, None)),
     "product": (lambda: Head(lambda s, a, v: s.out(a * v), out=linear(WIDTH)), SEPARATE,
                 (False, None, "audio", "visual")),
     "bilinear": (lambda: Head(lambda s, a, v: s.out(a, v), out=nn.Bilinear(WIDTH, WIDTH, 3)),
@@ -166,7 +166,7 @@ def question(head: nn.Module, layout: Any, samples: int) -> Question:
     def run(given: Inputs) -> Any:
         return head(*given[0], **given[1])
 
-    return Question("Head", tuple(head.modules()), layout, inputs, (), run)
+    return Question("Head", tuple(head.modules()), layout, inputs, {True: (), False: ()}, run)
 
 
 def told(structure: Structure) -> tuple[Any, ...]:

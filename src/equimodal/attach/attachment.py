@@ -254,7 +254,7 @@ class Attachment:
             modules=tuple(part for part in boundary.modules() if part not in encoders),
             layout=layout,
             inputs=self.reader.opened(call),
-            output=call.output,
+            outputs={mode: self.runner.place(call, logits, mode) for mode in (True, False)},
             run=lambda inputs: self.runner.on(call, inputs),
         )
 

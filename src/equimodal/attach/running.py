@@ -14,7 +14,7 @@ from equimodal.attach.axes import Axes
 from equimodal.attach.call import Call
 from equimodal.attach.calls import apart
 from equimodal.attach.capture import Recorder
-from equimodal.attach.features import Features, Inputs, tensors
+from equimodal.attach.features import Features, Inputs, Path, tensors
 from equimodal.attach.places import Places, refuse_unplaced, with_gradients
 from equimodal.attach.reader import Reader
 from equimodal.attach.rerun import model_again, refuse_changed_inputs, unnoticed
@@ -97,6 +97,22 @@ class Runner:
         """Run the head of an observed call with gradients: see `Places.find`."""
         call = self._reader.narrowed(call, ends)
         return self._again(call, self._reader.read(call, ends))
+
+    def place(self, call: Call, logits: Tensor, training: bool) -> Path:
+        """Return where among what is returned in one mode the logits of a call are.
+
+        Raises:
+            MatchError: in evaluation mode nothing tells.
+        """
+        if training or not call.training:
+            return call.output
+        with evaluation(self._recorder.boundary), torch.no_grad():
+            raw = self._reader.read(call, [logits])
+            output = self._run(call, raw)
+            found = self.places.find(training, output, partial(self._again, call, raw))
+        if found is None:
+            raise refuse_unplaced(output, training)
+        return found
 
     def learn_axes(self, call: Call, raw: Features, logits: Tensor) -> None:
         """Find out along which dimension of the features the samples lie, where in doubt."""

@@ -18,7 +18,8 @@ class Auto(Scores):
 
     The head's function decides, in generic position, and neither its present weights nor the first
     batch: once, at the first step, and then it is kept. Where zeros in place of the others make the
-    head deaf to a modality, as in a product with gates, ablation replaces the others by their mean.
+    head deaf to a modality, as in a product with gates, ablation replaces the others by their mean;
+    and where the head says so, by an attribute ``ablation_fill = "mean"``.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
@@ -60,7 +61,8 @@ class Auto(Scores):
                 "modalities: give scores=, a function from features to unimodal logits, or "
                 "eq.Probe()"
             )
-        return self.filled if structure.silenced else self.ablation
+        means = structure.silenced or getattr(self.head, "ablation_fill", "zero") == "mean"
+        return self.filled if means else self.ablation
 
 
 def scores_from(given: object) -> Scores:

@@ -26,7 +26,7 @@ class Findings:
     Attributes:
         affine: its logits add up over the modalities, and grow with the features.
         linear: one linear layer was given the features side by side, and its output handed on.
-        heard: modalities that change the logits where zeros stand for the others, and for biases.
+        heard: modalities that change the logits where zeros stand for the others.
         heard_by_means: the same where their means over the batch stand for the others.
     """
 
@@ -66,13 +66,7 @@ class Position:
         self._known: dict[int, Tensor] = {}
         self._inputs = _each(question.inputs, self._kept)
         self._device = next(iter(self.features.values())).device
-        self._drew, self._biased = False, True
-        self._biases = {
-            id(parameter)
-            for module in question.modules
-            for name, parameter in module.named_parameters(recurse=False)
-            if "bias" in name
-        }
+        self._drew = False
 
     def findings(self, tolerance: float) -> Findings:
         """Return what holds here.
@@ -128,26 +122,27 @@ class Position:
             output = self.question.run(inputs)
         self._drew |= states(self._device) != before
         leaves = dict(tensors(output))
-        if self.question.output not in leaves and len(leaves) != 1:
+        place = self.question.outputs.get(self.training)
+        if place not in leaves and len(leaves) != 1:
             mode = "training" if self.training else "evaluation"
             raise ValueError(f"in {mode} mode it does not return its logits in the same place")
-        logits = leaves.get(self.question.output, next(iter(leaves.values())))
+        logits = (
+            next(iter(leaves.values()))
+            if place is None
+            else leaves.get(place, next(iter(leaves.values())))
+        )
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _heard(self, tolerance: float) -> frozenset[str]:
-        """Return the modalities that are heard without the others and without biases.
+        """Return the modalities that are heard where zeros stand for the others.
 
-        A bias in place of what is gated would be heard, but is no more than where training started.
+        A bias in place of what is gated lets a modality through, whatever it is at present.
         """
         if self.training:  # ablation runs in evaluation mode
             return frozenset(self.features)
         zeros = {name: torch.zeros_like(feature) for name, feature in self.features.items()}
-        self._biased = False
-        try:
-            whole, nothing = self.answer(self.features), self.answer(zeros)
-            alone = {n: self.answer({**zeros, n: z}) for n, z in self.features.items()}
-        finally:
-            self._biased = True
+        whole, nothing = self.answer(self.features), self.answer(zeros)
+        alone = {n: self.answer({**zeros, n: z}) for n, z in self.features.items()}
         near = tolerance * _largest(whole - nothing)
         return frozenset(n for n, logits in alone.items() if _largest(logits - nothing) > near)
 
@@ -225,8 +220,6 @@ class Position:
                 self._parameter(tensor) if isinstance(tensor, nn.Parameter) else self._kept(tensor)
             )
         known = self._known[id(tensor)]
-        if not self._biased and id(tensor) in self._biases:
-            return torch.zeros_like(known)
         # What the head overwrites is as before in the next answer.
         return known if isinstance(tensor, nn.Parameter) else known.clone()
 

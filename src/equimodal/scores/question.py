@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class Question:
         modules: those that run between features and logits.
         layout: where its inputs hold the features.
         inputs: what it was given.
-        output: where among the tensors that it returned the logits are.
+        outputs: where among the tensors that it returns the logits are, by whether it trains.
         run: runs it on inputs, and returns all that it returns.
     """
 
@@ -28,5 +28,5 @@ class Question:
     modules: tuple[nn.Module, ...]
     layout: Layout
     inputs: Inputs
-    output: Path
+    outputs: Mapping[bool, Path]
     run: Callable[[Inputs], Any]

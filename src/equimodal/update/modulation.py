@@ -327,7 +327,7 @@ class Modulation:
     def _gradient(self, parameter: nn.Parameter) -> Tensor:
         gradient = parameter.grad
         assert gradient is not None
-        if gradient.is_conj():
+        if gradient.is_complex() and gradient.is_conj():
             gradient = parameter.grad = gradient.resolve_conj()
         return as_real(gradient._values() if gradient.is_sparse else self._held(gradient))
 
