@@ -21,7 +21,7 @@ from equimodal.attach.features import Given, Inputs
 from equimodal.attach.handout import Handout, Pending
 from equimodal.attach.sharding import refuse_copy
 from equimodal.composition import Composition, modules_of, summed
-from equimodal.criterion import Criterion, Loss
+from equimodal.criterion import Criterion, Kind, Loss
 from equimodal.epochs.passes import Forward, last_is_target
 from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Run
@@ -81,6 +81,8 @@ class Balancer:
             (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
         criterion: loss of (logits, target); `nn.*Loss` modules and functions with a `reduction`
             are read per sample.
+        outputs: what the criterion takes, "logits", "log-probabilities" or "probabilities", where
+            neither its class nor the operation that made the model's outputs tells.
         scores: how well each modality does alone: "auto" for the exact split of a linear head, else
             ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
         forward: (model, batch) to (logits, target), for methods that run the model themselves; to
@@ -114,6 +116,7 @@ class Balancer:
         *,
         features: Given | None = None,
         criterion: Loss = F.cross_entropy,
+        outputs: Kind | None = None,
         scores: Any = "auto",
         forward: Forward = last_is_target,
         train_loader: Iterable[Any] | None = None,
@@ -124,7 +127,7 @@ class Balancer:
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         self.optimizers = given_optimizers(optimizer)
-        self.criterion = Criterion(criterion)
+        self.criterion = Criterion(criterion, outputs)
         self.scores = scores_from(scores)
         refuse_held([self.scores])
         self.forward, self.train_loader, self.val_loader = forward, train_loader, val_loader
@@ -330,8 +333,9 @@ class Balancer:
             return self.attached.model(*args, **kwargs)
 
     def unimodal_logits(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return for each modality the logits that it alone gives, shape ``(B, ...)``.
+        """Return for each modality the outputs that it alone gives, shape ``(B, ...)``.
 
+        They are what the criterion takes: logits, log-probabilities or probabilities.
         They are read through the model's own head by the chosen scores, unless a method has models
         of single modalities.
         """
@@ -341,8 +345,11 @@ class Balancer:
         """Return what `predict` and `unimodal_logits` do, from one forward of the model."""
         step = self._observe(args, kwargs)
         jointly, alone = (self.methods.owner(h) for h in ("predict", "predict_unimodal"))
-        logits = step.logits if jointly is None else jointly.predict(step)
-        return logits, step.unimodal if alone is None else alone.predict_unimodal(step)
+        unimodal = step.unimodal if alone is None else alone.predict_unimodal(step)
+        made = self.criterion.outputs.of  # of logits, which is what methods and scores give
+        joint = step.outputs if jointly is None else made(jointly.predict(step))
+        assert joint is not None
+        return joint, {name: made(logits) for name, logits in unimodal.items()}
 
     def export(self, *inputs: Any) -> nn.Module:
         """Return a plain module that predicts as `predict` does, and needs no equimodal to run.

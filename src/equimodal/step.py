@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equimodal import functional, ranks
 from equimodal.attach.features import Features, Inputs, scaled
-from equimodal.criterion import Criterion
+from equimodal.criterion import Criterion, Kind
 from equimodal.functional.remaining import anything_left
 from equimodal.once import once
 
@@ -26,12 +26,16 @@ class Shapes:
         logits: shape of one sample of the logits.
         device: where they are.
         dtype: for parameters: double precision for a model in double precision, else single.
+        outputs: what the criterion takes. Modules of a method give logits in any case: they become
+            what the criterion takes in `Step.loss`, and what the user's model returns where the
+            method predicts.
     """
 
     features: dict[str, tuple[int, ...]]
     logits: tuple[int, ...]
     device: torch.device
     dtype: torch.dtype = torch.float32
+    outputs: Kind = "logits"
 
 
 @dataclass
@@ -41,7 +45,8 @@ class Step:
     Attributes:
         names: the modalities, in order.
         features: for each modality what the head was given, shape ``(B, ...)``, with its graph.
-        logits: what the user passed to `Balancer.loss`, shape ``(B, ...)``, with its graph.
+        logits: of the user's model, shape ``(B, ...)``, with their graph: what was passed to
+            `Balancer.loss`, or the logarithm or log-odds of it where that is probabilities.
         target: what the user passed to `Balancer.loss`.
         present: which samples have the modality, shape ``(B,)``, bool; no entry where all have it.
         indices: position of each sample in the data set, shape ``(B,)``, where it is known.
@@ -57,6 +62,8 @@ class Step:
         thinned: whether gates may have taken all the modalities that a sample has.
         autocast: whether the head ran under autocast.
         compiled: whether the head ran in compiled code.
+        outputs: what the user passed to `Balancer.loss`, which the criterion takes; the logits by
+            default.
     """
 
     names: tuple[str, ...]
@@ -77,6 +84,11 @@ class Step:
     thinned: bool = False
     autocast: bool = False
     compiled: bool = False
+    outputs: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        given = self.logits if self.outputs is None else self.outputs
+        self.criterion = self.criterion.at(given.detach(), self.target)
 
     @property
     def size(self) -> int:
@@ -88,7 +100,8 @@ class Step:
         """Shapes of one sample."""
         features = {name: tuple(feature.shape[1:]) for name, feature in self.features.items()}
         dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
-        return Shapes(features, tuple(self.logits.shape[1:]), self.logits.device, dtype)
+        logits, kind = tuple(self.logits.shape[1:]), self.criterion.outputs.kind
+        return Shapes(features, logits, self.logits.device, dtype, kind)
 
     @once
     def gated(self) -> Features:
@@ -102,7 +115,8 @@ class Step:
         A sample that lost to the gates all modalities it has does not count.
         """
         if not self.thinned:
-            return self.criterion.total(self.logits, self.target)
+            given = self.logits if self.outputs is None else self.outputs
+            return self.criterion.whole(given, self.target)
         gates = self.gates or {}
         everyone = torch.ones(self.size, dtype=torch.bool, device=self.logits.device)
         kept = {name: gates[name] != 0 if name in gates else everyone for name in self.names}
@@ -127,7 +141,7 @@ class Step:
         """Return the user's loss on other logits, shape ``()``.
 
         Args:
-            logits: as the criterion takes them.
+            logits: shaped like the step's.
             weight: weights of the samples, shape ``(B,)``; 0 drops a sample.
             modality: leave out the samples that do not have this modality.
         """
@@ -135,7 +149,7 @@ class Step:
             present = self.present[modality].to(logits.device)
             weight = present if weight is None else weight * present
         if weight is None:
-            return self.criterion.total(logits, self.target)
+            return self.criterion.of(logits, self.target)
         return self.criterion.weighted(logits, self.target, weight)
 
     def summed(self, value: Tensor) -> Tensor:

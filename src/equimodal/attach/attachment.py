@@ -91,6 +91,7 @@ class Attachment:
         self._output: Path | None = None
         self._compared = False
         self._transformed = False
+        self._unlinked = False  # the head gives logits, and the forward makes the outputs of them
         self.recorder = Recorder(self.bare_model, self.modalities, self.head)
 
     @property
@@ -129,6 +130,7 @@ class Attachment:
         try:
             call = self.recorder.match(logits)
             call.check_unchanged()
+            self.criterion.tell(logits, target)
             self._compare(call, logits)
             self._output = call.output
             present = self._present(present, logits.shape[0])
@@ -169,7 +171,11 @@ class Attachment:
                 "at the first balancer.loss: call it before, or let the head return them alone"
             )
         path, logits = found[0], leaves[found[0]]
+        same_shape = isinstance(given, Tensor) and given.shape == logits.shape
+        self.criterion.tell(given if same_shape else logits, target)
         call = replace(call, output=path, returned=logits)
+        if self._unlinked:
+            logits = self.criterion.outputs.of(logits)
         present = self._present(told[0] if told else None, logits.shape[0])
         return self._step(call, logits, target, present, indices, epoch)
 
@@ -211,7 +217,8 @@ class Attachment:
         return Step(
             names=self.names,
             features=self.read(call),
-            logits=logits,
+            logits=self.criterion.outputs.logits(logits),
+            outputs=logits,
             target=target,
             criterion=self.criterion,
             run_head=lambda features: self._run_head(call, features, logits.shape),
@@ -250,7 +257,8 @@ class Attachment:
                 with self.recorder.substitute(inputs[1]):
                     args, kwargs = call.model
                     output = self.bare_model(*args, **kwargs)
-        return dict(tensors(output))[call.output].reshape(-1, *shape[1:])
+        given = dict(tensors(output))[call.output].reshape(-1, *shape[1:])
+        return given if self._unlinked else self.criterion.outputs.logits(given)
 
     def _resolve(self, call: Call, must: bool = True) -> Layout | None:
         if self.layout is None:
@@ -275,6 +283,11 @@ class Attachment:
             self._transformed = not (
                 same and torch.allclose(returned, given, rtol=0, atol=0, equal_nan=True)
             )
+            if self._transformed and same and self.criterion.outputs.kind != "logits":
+                # The last operation may stand in the forward: return log_softmax(self.head(z)).
+                made = self.criterion.outputs.of(call.returned.reshape(logits.shape)).float()
+                self._unlinked = torch.allclose(made.flatten(), given, 1e-4, 1e-5, equal_nan=True)
+                self._transformed = not self._unlinked
             self._compared = True
 
     def _present(self, present: Mapping[str, Tensor] | None, size: int) -> Mapping[str, Tensor]:

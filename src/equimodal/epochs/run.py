@@ -157,6 +157,7 @@ class Fork:
             self.optimizers,
             features=attached.given,
             criterion=criterion,
+            outputs=balancer.criterion.given,
             scores=copy.deepcopy(balancer.scores, {id(attached.head): None}),
             forward=balancer.forward,
             seed=balancer.seed,

@@ -35,8 +35,8 @@ from lightning.pytorch.trainer.states import TrainerFn  # noqa: E402
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 SETTINGS = (  # of the balancer, passed on as they are; the others come from the trainer
-    "features", "criterion", "scores", "forward", "train_loader", "val_loader", "own_optimizer",
-    "seed",
+    "features", "criterion", "outputs", "scores", "forward", "train_loader", "val_loader",
+    "own_optimizer", "seed",
 )  # fmt: skip
 
 
@@ -69,8 +69,8 @@ class Balance(L.Callback):
         log_every_n_steps: measure every so many optimizer steps and log `Balancer.metrics` by
             ``self.log_dict``; 0 for never. Means over the measured steps of an epoch are logged.
         log_prefix: what the names of the logged metrics start with.
-        settings: further settings of `equimodal.Balancer`: features, criterion, scores, forward,
-            train_loader, val_loader, own_optimizer, seed.
+        settings: further settings of `equimodal.Balancer`: features, criterion, outputs, scores,
+            forward, train_loader, val_loader, own_optimizer, seed.
 
     Raises:
         SetupError: a setting is misspelt; when the trainer starts: something does not fit, or the

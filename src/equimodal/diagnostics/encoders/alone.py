@@ -207,6 +207,7 @@ def _started(
         "head": None if attached.head is None else names[attached.head],
         "features": attached.given,
         "criterion": subject.criterion.loss,
+        "outputs": subject.criterion.given,
         "forward": subject.forward,
     }
     return model, described
