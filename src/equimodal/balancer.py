@@ -30,6 +30,8 @@ from equimodal.evidence import EvidenceSum
 from equimodal.holding import hold, refuse_held
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
+from equimodal.own_losses import OwnLosses, refuse_both
+from equimodal.pairs import refuse_pairs
 from equimodal.readout import move
 from equimodal.refusals import refuse_accumulation, refuse_incapable, refuse_unfit, refuse_ungated
 from equimodal.scores import scores_from
@@ -192,7 +194,13 @@ class Balancer:
         return Reordered(self, loader)
 
     def loss(
-        self, logits: Tensor, target: Any, *, present: Mapping[str, Tensor] | None = None
+        self,
+        logits: Tensor | None = None,
+        target: Any = None,
+        *,
+        losses: Mapping[str, Tensor] | None = None,
+        joint: Tensor | None = None,
+        present: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return the loss to backpropagate, shape ``()``: the criterion's, and the methods' terms.
 
@@ -201,12 +209,18 @@ class Balancer:
         Args:
             logits: what the model returned for a batch, as the criterion takes it.
             target: as the criterion takes it.
+            losses: in place of logits and target, for each modality one loss per sample, shape
+                ``(B,)``; needs ``scores=eq.Given()``. A batch that lacks a modality leaves it out.
+            joint: with `losses`, the loss to train on, ``()``; the sum of their means by default.
             present: which samples have a modality, shape ``(B,)``, bool, by name. Evidence is
                 taken from these alone.
 
         Raises:
             MatchError: no forward of the head led to these logits, or something does not fit.
         """
+        refuse_both(logits, losses, joint)
+        if logits is None:
+            return self._own_loss(losses or {}, joint, present)
         if not torch.is_grad_enabled():
             return self.criterion.total(logits, target)
         self.notices.evaluating(self.attached.model)
@@ -224,6 +238,7 @@ class Balancer:
         gated = bool(present) or self.methods.any("gate")
         step.thinned = gated and bool(step.present and step.gates)
         if self.shapes is None:
+            refuse_pairs(step, self.methods, self.scores)
             self.make_modules(step.shapes)
         terms = self.methods.terms(step)
         probe = self.scores.objective(step)
@@ -235,6 +250,26 @@ class Balancer:
         self.tracker.losses(terms)
         total = summed(terms, step, self.process_group)
         self.handout.note(total, pending)
+        return total
+
+    def _own_loss(
+        self,
+        losses: Mapping[str, Tensor],
+        joint: Tensor | None,
+        present: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        own = OwnLosses(self.names, losses, joint, present)
+        if not torch.is_grad_enabled():
+            return own.total()
+        self.notices.evaluating(self.attached.model)
+        scored = self.methods.needs("scores") or self.tracker.due(self.steps)
+        own.refuse_readers(self.methods, self.scores, scored)
+        self.make_modules(own.shapes)
+        terms = {"joint": own.total()}
+        scores = own.log_scores(self.scores.temperature) if scored else None
+        self.tracker.losses(terms | own.means())
+        total = own.trained(terms["joint"])
+        self.handout.note(total, Pending(terms, scores, {}))
         return total
 
     @eager  # a compiled step breaks at a backward pass anyway: here, and only once

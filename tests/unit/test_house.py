@@ -21,8 +21,9 @@ ROOMS = [
     {"errors", "extras", "files", "holding", "once", "processes"},
     {"functional"},
     {
-        "attach", "composition", "criterion", "epochs", "evidence", "method", "modalities", "ranks",
-        "readout", "refusals", "scores", "state", "step", "update",
+        "attach", "composition", "criterion", "epochs", "evidence", "method", "modalities",
+        "own_losses", "pairs", "ranks",
+        "readout", "refusals", "scores", "scores_given", "state", "step", "update",
     },
     {"balancer", "methods"},
     {"testing", "__init__"},

@@ -26,12 +26,15 @@ class Counted:
         share: what each adds to the denominator of the mean; None where it is the mask.
         scale: factor from the mean over what counts to the criterion's value; None for 1.
         added: whether the criterion adds up the losses within a sample, bool; None if not.
+        unsure: whether its mean is neither of all elements nor of those that count, nor their sum;
+            None if it is.
     """
 
     mask: Tensor | None = None
     share: Tensor | None = None
     scale: Tensor | None = None
     added: Tensor | bool | None = None
+    unsure: Tensor | None = None
 
 
 class Counting:
@@ -51,6 +54,7 @@ class Counting:
         self.name = name
         self.ignore_index = ignore_index
         self.late = Late(self._judge)
+        self.weighing = Late(self._judge_weighing)
         self._padding: int | None = None  # the label of what does not count, once it is known
         self._trusted = False  # a mean of unknown denominator, of losses that were never 0
         self._warned = False
@@ -70,8 +74,10 @@ class Counting:
         total = total.detach().to(losses.dtype)
         zero, summed, size = losses == 0, losses.sum(), losses.numel()
         eager = losses.device.type == "cpu" and not torch.compiler.is_compiling()
-        if eager and not zero.any() and (
-            total.ndim or torch.isclose(summed / size, total, rtol, 1e-9)
+        if (
+            eager
+            and not zero.any()
+            and (total.ndim or torch.isclose(summed / size, total, rtol, 1e-9))
         ):
             return Counted()
         labels = _labels(target, losses.shape)
@@ -80,10 +86,12 @@ class Counting:
             kept = ~(zero & self._nothing(labels, losses.ndim))
         if total.ndim:  # one loss per sample by itself: its mean is the library's
             return Counted(kept)
-        padded = kept
+        padded, padding = kept, torch.full_like(kept.flatten()[0], -1, dtype=torch.long)
         if labels is not None and labels.shape == losses.shape:
-            first = labels.flatten()[zero.flatten().to(torch.uint8).argmax()]
-            padding = first if self._padding is None else self._padding
+            place = zero.flatten().to(torch.uint8).argmax(dim=0, keepdim=True)
+            padding = labels.flatten().index_select(0, place)[0].long()  # nothing waits
+            if self._padding is not None:
+                padding = torch.full_like(padding, self._padding)
             padded = kept & (labels != padding)
         counts = torch.stack([of.sum() for of in (kept, padded, ~zero)]).to(losses.dtype)
         means = torch.cat(
@@ -99,12 +107,10 @@ class Counting:
         share = torch.where(known & (which == 3), torch.ones_like(mask), mask)
         scale = total * share.sum() / torch.where(summed != 0, summed, 1)
         scale = torch.where(known & (which < 4), 1, scale)
-        sound = summed.isfinite() & total.isfinite()
-        strange = sound & ~known & (zero & kept).any()
-        found = torch.where(known & (which == 1), first, -1) if padded is not kept else which * 0 - 1
-        unknown = sound & ~known
-        self.late.note(torch.stack([t.double() for t in (strange, unknown, found)]))
-        return Counted(mask, share, scale, known & (which == 4))
+        sound = summed.isfinite() & total.isfinite() & ~known
+        strange = sound & (zero & kept).any()
+        self._note(strange, sound, torch.where(known & (which == 1), padding, -1))
+        return Counted(mask, share, scale, known & (which == 4), sound)
 
     @torch.no_grad()
     def of_samples(self, losses: Tensor, total: Tensor, target: Any) -> Counted:
@@ -121,7 +127,7 @@ class Counting:
         labels = _labels(target, losses.shape)
         if labels is None:
             means = torch.stack([losses.mean(), losses.sum()])
-            near, mask = torch.isclose(means, total, rtol, 1e-5), None
+            near, mask, share = torch.isclose(means, total, rtol, 1e-5), None, None
         else:
             rows = (~self._nothing(labels, labels.ndim)).reshape(len(losses), -1)
             numbers = [rows.sum(1), rows[:, 1:].sum(1)] if rows.shape[1] > 1 else [rows.sum(1)]
@@ -130,14 +136,23 @@ class Counting:
             sums = (clean * weights).sum(1)
             means = torch.cat([sums / weights.sum(1), sums[:1] / len(losses), sums[:1]])
             near = torch.isclose(means, total, rtol, 1e-5)
-            shifted = near[2:3].all() & ~near[:2].any() if len(numbers) > 1 else near[0] & False
-            mask = torch.where(shifted, weights[-1] > 0, weights[0] > 0)
-        sound = total.isfinite()
+            which = near.to(torch.uint8).argmax(dim=0, keepdim=True)
+            share = weights.index_select(0, torch.where(which < len(weights), which, 0))[0]
+            mask = share > 0
+            share = torch.where(which == len(weights), torch.ones_like(share), share)
+        odd = total.isfinite() & ~near.any()
         tokens = labels is not None and labels.ndim > 1
-        odd = sound & ~near.any()
-        mean = losses.nanmean()
-        self.late.note(torch.stack([t.double() for t in (odd & tokens, odd & False, -total.new_ones(()), odd, total, mean)]))
-        return Counted(mask)
+        never = torch.zeros_like(odd)
+        self._note(odd if tokens else never, never, never.long() - 1, odd, total, losses.nanmean())
+        return Counted(mask, share, unsure=odd)
+
+    def refuse_unsure(self, counted: Counted) -> None:
+        """Refuse, a step later on a device, to weigh samples in a mean that is not understood."""
+        if counted.unsure is not None:
+            self.weighing.note(counted.unsure.float()[None])
+
+    def _note(self, *numbers: Tensor) -> None:
+        self.late.note(torch.stack([number.float() for number in numbers]))
 
     def _nothing(self, labels: Tensor, rank: int) -> Tensor:
         """Return where labels say that there is nothing to predict, for losses of a rank."""
@@ -164,6 +179,14 @@ class Counting:
                 "over single samples. If samples see each other in it, as in a contrastive loss, "
                 "scores read from it are wrong: give it an argument `reduction` that it "
                 "understands as torch's losses do"
+            )
+
+    def _judge_weighing(self, numbers: list[float]) -> None:
+        if any(numbers):
+            raise MatchError(
+                f"the criterion {self.name}: its mean is neither that of its elements nor of those "
+                "that count, so samples cannot be weighed in it, as by present= or by a method "
+                f"that drops some: {SAY}"
             )
 
 

@@ -168,6 +168,9 @@ class Criterion:
             share = counted.mask.to(losses.dtype)
         if counted.mask is not None:
             losses = torch.where(counted.mask, losses, 0)
+        if self._unreduced.alone:
+            losses = losses * share  # a sample alone gives its own mean
+        self._counting.refuse_unsure(counted)
         weight = weight.to(losses.dtype).view(-1, *[1] * (losses.ndim - 1))
         total = (weight * share).sum()
         # Not the smallest number in place of 0: a loss scale times its inverse would overflow.

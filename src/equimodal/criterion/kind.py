@@ -81,7 +81,7 @@ def given_kind(given: object) -> Kind | None:
         SetupError: there is none of that name.
     """
     if given is None or given in KINDS:
-        return given  # type: ignore[return-value]
+        return given
     if isinstance(given, str):
         raise SetupError(unknown("outputs", given, KINDS))
     raise SetupError(f"outputs: expected one of {', '.join(KINDS)}, found {given!r}")
@@ -130,7 +130,7 @@ def told(
         return Outputs()
     if made.kind is not None and made.kind != "logits":
         return Outputs(kind, made.classes)
-    return Outputs(kind, _classes(loss, of_class, outputs, target))  # type: ignore[arg-type]
+    return Outputs(kind, _classes(loss, of_class, outputs, target))
 
 
 def _classes(loss: Any, of_class: Kind | None, outputs: Tensor, target: Any) -> int | None:
