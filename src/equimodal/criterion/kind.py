@@ -124,8 +124,6 @@ def told(
         kind = made.kind
         if kind is None and not is_torchs(loss):
             _refuse_doubtful(outputs, made, name)
-        if made.kind is not None and is_torchs(loss):
-            kind = "logits"  # a squared error takes numbers of any range
     if kind in (None, "logits"):
         return Outputs()
     if made.kind is not None and made.kind != "logits":
