@@ -172,14 +172,14 @@ class Step:
         with torch.no_grad():  # a decorator would hide this method from the compiler
             known = self.__dict__.get("unimodal")
             logits = known if known is not None else self.run_scores(self)
-            losses = self.criterion.each_per_sample(
-                [logits[name] for name in self.names], self.target
-            )
-            ignored = self.criterion.ignored(self.target)
+            alone = [logits[name] for name in self.names]
+            losses, ignored, each = self.criterion.scored(alone, self.target)
             if self.present:
                 nobody = torch.zeros_like(losses[0], dtype=torch.bool)
                 absent = [
-                    ~self.present[name].to(losses.device) if name in self.present else nobody
+                    ~self.present[name].to(losses.device).repeat_interleave(each)
+                    if name in self.present
+                    else nobody
                     for name in self.names
                 ]
                 ignored = torch.stack(absent) | (nobody if ignored is None else ignored)

@@ -318,3 +318,65 @@ def test_a_focal_loss_that_only_keeps_its_reduction() -> None:
         found = Criterion(Focal(reduction=reduction)).per_sample(logits, target)
         p = logits.softmax(1)[torch.arange(8), target]
         torch.testing.assert_close(found, -((1 - p) ** 2) * p.log())
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_packed_rows_are_as_many_samples(missing: bool) -> None:
+    """Three samples in two rows, against the same three in rows of their own."""
+    lengths, generator = (4, 3, 7), torch.Generator().manual_seed(1)
+    tokens = [torch.randint(1, VOCABULARY, (n,), generator=generator) for n in lengths]
+    logits = [torch.randn(n, VOCABULARY, generator=generator).double() for n in lengths]
+    labels = [t.clone().index_fill(0, torch.tensor([1]), IGNORE) for t in tokens]
+    rows = torch.stack([torch.cat(labels[:2]), labels[2]])
+    samples = torch.tensor([[4] * 4 + [9] * 3, [1] * 7])
+    packed = torch.stack([torch.cat(logits[:2]), logits[2]])
+    criterion = Criterion(eq.TokenLoss())
+    losses, ignored, each = criterion.scored([packed, packed * 0.5], (rows, samples))
+    assert ignored is not None
+    assert (~ignored).sum() == 3
+    assert each == LENGTH
+    for found, factor in zip(losses, (1.0, 0.5), strict=True):
+        alone = [
+            criterion.per_sample(factor * u[None], y[None]).item()
+            for u, y in zip(logits, labels, strict=True)
+        ]
+        assert found[~ignored].tolist() == pytest.approx(alone, rel=1e-9)
+    total = sum(
+        F.cross_entropy(u[:-1], y[1:], reduction="sum") for u, y in zip(logits, labels, strict=True)
+    )
+    count = sum((y[1:] != IGNORE).sum() for y in labels)
+    torch.testing.assert_close(criterion.total(packed, (rows, samples)), total / count)
+    # The whole way, with a row that lacks the image.
+    torch.manual_seed(0)
+    model = Decoder().double()
+    balancer = eq.Balancer(
+        eq.OGM(0.3), model, {"image": model.image, "text": model.text}, None,
+        torch.optim.SGD(model.parameters(), 0.1),
+        criterion=eq.TokenLoss(), scores=eq.Ablation(), track_every=1,
+    )  # fmt: skip
+    given = torch.stack([torch.cat(tokens[:2]), tokens[2]])
+    present = {"image": torch.tensor([True, False])} if missing else None
+    pixels = torch.randn(2, 5).double()
+    out = model(pixels, given)
+    loss = balancer.loss(out, (rows, samples), present=present)
+    balancer.backward(loss)
+    balancer.modulate()
+    with torch.no_grad():
+        text = model.out(model.text(given).cumsum(1).tanh())
+        image = model.out(model.image(pixels)[:, None].expand(-1, LENGTH, -1).tanh())
+    for name, of in (("text", text), ("image", image)):
+        each = (
+            [of[0, :4], of[0, 4:]] if missing and name == "image" else [of[0, :4], of[0, 4:], of[1]]
+        )
+        scores = [
+            math.exp(-criterion.per_sample(u[None], y[None]).item())
+            for u, y in zip(each, labels, strict=False)
+        ]
+        expected = sum(scores) / len(scores)
+        assert balancer.metrics()[f"evidence/{name}"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_samples_of_another_shape_are_refused() -> None:
+    logits, labels = torch.randn(2, 3, VOCABULARY), torch.zeros(2, 3, dtype=torch.long)
+    with pytest.raises(eq.MatchError, match=r"\(labels, samples\).*\(2, 3\), \(3, 2\)"):
+        eq.TokenLoss()(logits, (labels, labels.T))

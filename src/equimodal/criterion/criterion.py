@@ -138,6 +138,30 @@ class Criterion:
         repeated = target.repeat(len(logits), *[1] * (target.ndim - 1))
         return self.per_sample(stacked, repeated).view(len(logits), -1)
 
+    def scored(self, logits: Sequence[Tensor], target: Any) -> tuple[Tensor, Tensor | None, int]:
+        """Return what evidence is taken from.
+
+        Returns:
+            Losses of shape ``(len(logits), N)``; which do not count, shape ``(N,)``, or None; and
+            how many of the N belong to each row of the batch: 1, or as many as a packed row may
+            hold samples.
+        """
+        packed: Callable[[Any], Tensor | None] | None = getattr(self.loss, "packed", None)
+        places = None if packed is None else packed(target)
+        if places is None:
+            return self.each_per_sample(logits, target), self.ignored(target), 1
+        size, length = places.shape
+        rows = torch.arange(size, device=places.device)[:, None]
+        groups, mask = (rows * length + places).flatten(), self._known(target)
+        assert mask is not None
+        counts = groups.new_zeros(size * length).index_add_(0, groups, mask.flatten().long())
+        found = []
+        for each in logits:
+            losses = self._elements(at_least_single(each.detach()), target).flatten()
+            sums = losses.new_zeros(size * length).index_add_(0, groups, losses)
+            found.append(sums / counts.clamp(min=1))
+        return torch.stack(found), counts == 0, length
+
     def ignored(self, target: Any) -> Tensor | None:
         """Return which samples have nothing to predict, shape ``(B,)``; None if all have."""
         mask = self._known(target)

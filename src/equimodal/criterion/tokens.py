@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from equimodal.errors import MatchError, SetupError
 from equimodal.functional.precision import at_least_single
 
+Target = Tensor | tuple[Tensor, Tensor]
+
 
 class TokenLoss(nn.Module):
     r"""Cross-entropy of the tokens that count, for `eq.Balancer(..., criterion=eq.TokenLoss())`.
@@ -16,7 +18,9 @@ class TokenLoss(nn.Module):
         c_{it} = [y_{it} \ne \text{ignore\_index}]
 
     The evidence of a sample is taken from the mean over its own tokens that count; a sample without
-    any does not count. A row of the batch is one sample: see `docs/tasks/tokens.md` for packing.
+    any does not count. A row of the batch is one sample, unless the target says which samples a row
+    holds: give ``(labels, samples)`` for packed rows, with the number of the sample that every
+    token belongs to, shape ``(B, T)``. No token then predicts the first of another sample.
 
     Args:
         ignore_index: the label of tokens that do not count, such as prompts and padding.
@@ -43,32 +47,49 @@ class TokenLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.reduction = "mean"  # or "none", by which the library asks for every position
 
-    def labels(self, target: Tensor) -> Tensor:
+    def labels(self, target: Target) -> Tensor:
         """Return the label that every position predicts, shape ``(B, T)``."""
+        labels, samples = target if isinstance(target, tuple | list) else (target, None)
         if not self.shift:
-            return target
+            return labels
+        if samples is not None:  # the first token of a sample is predicted by none
+            starts = F.pad(samples[:, 1:] != samples[:, :-1], (1, 0))
+            labels = labels.masked_fill(starts, self.ignore_index)
         # The labels are moved, not the logits, which would be copied; the last predicts nothing.
-        return F.pad(target[:, 1:], (0, 1), value=self.ignore_index)
+        return F.pad(labels[:, 1:], (0, 1), value=self.ignore_index)
 
-    def counted(self, target: Tensor) -> Tensor:
+    def counted(self, target: Target) -> Tensor:
         """Return which positions count, shape ``(B, T)``, bool."""
         return self.labels(target) != self.ignore_index
 
-    def each(self, logits: Tensor, target: Tensor) -> Tensor:
+    def packed(self, target: Target) -> Tensor | None:
+        """Return the place of every token's sample among those of its row, shape ``(B, T)``.
+
+        None where a row is one sample.
+        """
+        if not isinstance(target, tuple | list):
+            return None
+        samples = target[1]
+        return F.pad(samples[:, 1:] != samples[:, :-1], (1, 0)).cumsum(1)
+
+    def each(self, logits: Tensor, target: Target) -> Tensor:
         """Return the loss of every position, shape ``(B, T)``, 0 where it does not count.
 
         Args:
             logits: shape ``(B, T, V)``.
-            target: labels, shape ``(B, T)``, long.
+            target: labels, shape ``(B, T)``, long; or ``(labels, samples)``.
 
         Raises:
             MatchError: the shapes do not go together.
         """
-        if logits.ndim != 3 or tuple(target.shape) != tuple(logits.shape[:2]):
-            raise MatchError(
-                "expected logits of shape (B, T, V) and labels of shape (B, T), found "
-                f"{tuple(logits.shape)} and {tuple(target.shape)}"
-            )
+        given = target if isinstance(target, tuple | list) else (target,)
+        for tensor in given:
+            if logits.ndim != 3 or tensor.shape != logits.shape[:2]:
+                raise MatchError(
+                    "expected logits of shape (B, T, V), labels of shape (B, T) and, for packed "
+                    f"rows, (labels, samples), found {tuple(logits.shape)} and "
+                    f"{', '.join(str(tuple(tensor.shape)) for tensor in given)}"
+                )
         losses = F.cross_entropy(
             at_least_single(logits).flatten(0, 1),
             self.labels(target).flatten(),
@@ -76,9 +97,9 @@ class TokenLoss(nn.Module):
             label_smoothing=self.label_smoothing,
             reduction="none",
         )
-        return losses.view_as(target)
+        return losses.view(logits.shape[:2])
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Target) -> Tensor:
         """Return the mean over the tokens that count, shape ``()``; 0 where none does."""
         if self.reduction == "none":
             return self.each(logits, target)
