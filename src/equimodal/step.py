@@ -88,7 +88,7 @@ class Step:
 
     def __post_init__(self) -> None:
         given = self.logits if self.outputs is None else self.outputs
-        self.criterion = self.criterion.at(given.detach(), self.target)
+        self.criterion = self.criterion.at(given, self.target)
 
     @property
     def size(self) -> int:

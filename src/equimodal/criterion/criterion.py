@@ -73,13 +73,14 @@ class Criterion:
         """Return the criterion of one batch, which looks once for what counts in it.
 
         Args:
-            outputs: what the user's model gave, without its graph.
+            outputs: what the user's model gave.
             target: as the criterion takes it.
         """
         if self._torchs or hasattr(self.loss, "counted"):
             return self
         of_batch = copy.copy(self)
-        of_batch._batch, of_batch._value, of_batch._counted = (outputs, target), None, None
+        of_batch._batch = (outputs.detach(), target)
+        of_batch._value = of_batch._counted = None
         return of_batch
 
     def whole(self, outputs: Tensor, target: Any) -> Tensor:
@@ -109,6 +110,8 @@ class Criterion:
                 per-sample reading.
         """
         losses = self._elements(at_least_single(logits), target)
+        if losses.ndim == 1 and self._torchs:
+            return losses  # 0 where ignored
         counted = self._counts(losses, logits, target)
         if losses.ndim == 1:
             # The loss of a sample alone is NaN where nothing in it counts.
@@ -164,11 +167,17 @@ class Criterion:
 
     def ignored(self, target: Any) -> Tensor | None:
         """Return which samples have nothing to predict, shape ``(B,)``; None if all have."""
+        if self._torchs:
+            of_torch = self._ignored_by_torch(target)
+            return (
+                of_torch if of_torch is None or of_torch.ndim == 1 else of_torch.flatten(1).all(1)
+            )
         mask = self._known(target)
         if mask is None and self._batch is not None and target is self._batch[1]:
             mask = self._of_batch().mask
-        if mask is None and self._batch is None and self._ignored is not None:
-            mask = target != self._ignored if isinstance(target, Tensor) else None
+        if mask is None and self._batch is None:
+            ignored = self._ignored_by_torch(target)
+            mask = None if ignored is None else ~ignored
         if mask is None:
             return None
         return ~mask if mask.ndim == 1 else ~mask.flatten(1).any(dim=1)
@@ -253,9 +262,13 @@ class Criterion:
         says: Callable[[Any], Tensor] | None = getattr(self.loss, "counted", None)
         if says is not None:
             return says(target) != 0
-        if not self._torchs or self._ignored is None or not isinstance(target, Tensor):
+        ignored = self._ignored_by_torch(target) if self._torchs else None
+        return None if ignored is None else ~ignored
+
+    def _ignored_by_torch(self, target: Any) -> Tensor | None:
+        if self._ignored is None or not isinstance(target, Tensor) or target.is_floating_point():
             return None
-        return None if target.is_floating_point() else target != self._ignored
+        return target == self._ignored
 
     def _of_batch(self) -> Counted:
         if self._counted is None:
