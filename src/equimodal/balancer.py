@@ -264,10 +264,12 @@ class Balancer:
         self.notices.evaluating(self.attached.model)
         scored = self.methods.needs("scores") or self.tracker.due(self.steps)
         own.refuse_readers(self.methods, self.scores, scored)
+        if self.batch is not None and self.batch[1]:
+            refuse_ungated(self._acting(), ("gate", "order"))
         self.make_modules(own.shapes)
         terms = {"joint": own.total()}
         scores = own.log_scores(self.scores.temperature) if scored else None
-        self.tracker.losses(terms | own.means())
+        self.tracker.losses(terms | own.means)
         total = own.trained(terms["joint"])
         self.handout.note(total, Pending(terms, scores, {}))
         return total

@@ -12,6 +12,7 @@ from equimodal import functional
 from equimodal.errors import MatchError
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Method
+from equimodal.once import once
 from equimodal.scores import Scores
 from equimodal.scores_given import Given
 from equimodal.step import Shapes
@@ -62,7 +63,7 @@ class OwnLosses:
         """Return the loss to train on, shape ``()``."""
         if self.joint is not None:
             return self.joint
-        return torch.stack(list(self.means().values())).sum()
+        return torch.stack(list(self.means.values())).sum()
 
     def trained(self, total: Tensor) -> Tensor:
         """Return the loss on a node of its own, which carries what belongs to it.
@@ -77,6 +78,7 @@ class OwnLosses:
             )
         return total.clone()
 
+    @once
     def means(self) -> dict[str, Tensor]:
         """Return the mean loss of every modality over the samples that have it; 0 of none."""
         means = {}

@@ -31,7 +31,7 @@ class Dual(nn.Module):
 
     def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
         features = self.audio(audio), self.visual(visual)
-        return similarities(*features) if self.head is None else self.head(*features)  # type: ignore[no-any-return]
+        return similarities(*features) if self.head is None else self.head(*features)
 
 
 class Classifier(Dual):

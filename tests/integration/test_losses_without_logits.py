@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -63,7 +63,7 @@ class World:
         self,
         balancer: eq.Balancer,
         parts: list[tuple[Tensor, Tensor]],
-        present: list[Mapping[str, Tensor]] | None = None,
+        present: Sequence[Mapping[str, Tensor]] | None = None,
         lacking: str = "",
     ) -> dict[str, float]:
         for i, part in enumerate(parts):
@@ -79,7 +79,7 @@ class World:
     def by_hand(
         self,
         parts: list[tuple[Tensor, Tensor]],
-        present: list[Mapping[str, Tensor]] | None = None,
+        present: Sequence[Mapping[str, Tensor]] | None = None,
         lacking: str = "",
     ) -> dict[str, float]:
         scores, counts = dict.fromkeys(self.encoders, 0.0), dict.fromkeys(self.encoders, 0)
@@ -88,16 +88,16 @@ class World:
             for name, each in self.losses(*part).items():
                 if name == lacking:
                     continue
-                has = (present or [{}] * len(parts))[i].get(name, torch.ones(len(each)).bool())
+                has = (present or [{} for _ in parts])[i].get(name, torch.ones(len(each)).bool())
                 kept = [loss for loss, there in zip(each, has.tolist(), strict=True) if there]
                 scores[name] += sum(math.exp(-loss.item() / TEMPERATURE) for loss in kept)
                 counts[name] += len(kept)
                 if kept:
                     total = total + torch.stack(kept).mean()
-            (total / len(parts)).backward()
+            torch.autograd.backward(total / len(parts))
         means = [scores[n] / counts[n] for n in self.encoders if counts[n]]
         ratios = slow.ratios(means) if len(means) > 1 else [math.nan]
-        found = {}
+        found: dict[str, float] = {}
         for name, mean, ratio in zip([n for n in scores if counts[n]], means, ratios, strict=True):
             k = 1.0 if math.isnan(ratio) else slow.thresholded(ratio, ALPHA)
             found |= {f"evidence/{name}": mean, f"coefficient/{name}": k}
@@ -159,7 +159,7 @@ def test_a_joint_loss_of_ones_own() -> None:
     balancer.backward(loss)
     balancer.modulate()
     losses = hand.losses(a, v)
-    (2 * losses["audio"].mean() + 0.1 * losses["video"].mean()).backward()
+    torch.autograd.backward(2 * losses["audio"].mean() + 0.1 * losses["video"].mean())
     k = balancer.metrics()
     assert min(k["coefficient/audio"], k["coefficient/video"]) < 1
     for name, ours, theirs in zip(
@@ -174,9 +174,9 @@ def on_ranks(rank: int) -> tuple[Tensor, list[dict[str, float]]]:
     world = World(ranks=True)
     balancer, metrics = world.balance(), []
     for seed in range(3):
-        part = tuple(tensor[rank::2] for tensor in batch(seed=seed))
+        audio, video = batch(seed=seed)
         present = [{"video": torch.arange(6) % 3 > (0 if rank else -1)}]
-        metrics.append(world.train(balancer, [part], present))  # type: ignore[list-item]
+        metrics.append(world.train(balancer, [(audio[rank::2], video[rank::2])], present))
     return weights(world.model), metrics
 
 
@@ -185,9 +185,10 @@ def test_two_ranks_equal_two_micro_batches() -> None:
     assert torch.equal(first[0], second[0])
     hand = World()
     for seed in range(3):
-        parts = [tuple(t[rank::2] for t in batch(seed=seed)) for rank in range(2)]
+        audio, video = batch(seed=seed)
+        parts = [(audio[rank::2], video[rank::2]) for rank in range(2)]
         present = [{"video": torch.arange(6) % 3 > (0 if rank else -1)} for rank in range(2)]
-        expected = hand.by_hand(parts, present)  # type: ignore[arg-type]
+        expected = hand.by_hand(parts, present)
         for name, value in expected.items():
             assert first[1][seed][name] == pytest.approx(value, rel=1e-9)
     torch.testing.assert_close(first[0], weights(hand.model), rtol=1e-9, atol=1e-12)

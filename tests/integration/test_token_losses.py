@@ -365,12 +365,10 @@ def test_packed_rows_are_as_many_samples(missing: bool) -> None:
         text = model.out(model.text(given).cumsum(1).tanh())
         image = model.out(model.image(pixels)[:, None].expand(-1, LENGTH, -1).tanh())
     for name, of in (("text", text), ("image", image)):
-        each = (
-            [of[0, :4], of[0, 4:]] if missing and name == "image" else [of[0, :4], of[0, 4:], of[1]]
-        )
+        parts = [of[0, :4], of[0, 4:], of[1]][: 2 if missing and name == "image" else 3]
         scores = [
             math.exp(-criterion.per_sample(u[None], y[None]).item())
-            for u, y in zip(each, labels, strict=False)
+            for u, y in zip(parts, labels, strict=False)
         ]
         expected = sum(scores) / len(scores)
         assert balancer.metrics()[f"evidence/{name}"] == pytest.approx(expected, rel=1e-6)
