@@ -68,9 +68,9 @@ def handed_on(
         elif link is not None and found == "as it is" and kind in KEEPING_OFF:
             pass
         elif (
-            (order != sorted(order) and kind != "_DDPSink")
-            or len(sources) != 1
+            len(sources) != 1
             or not _keeps(node, kind)
+            or (order != sorted(order) and kind != "_DDPSink")
         ):
             return "otherwise"
         ((node, output),) = sources

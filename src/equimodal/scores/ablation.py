@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equimodal.errors import SetupError, unknown
 from equimodal.scores.base import Scores
-from equimodal.scores.evaluation import evaluation
+from equimodal.scores.modes import evaluation
 from equimodal.step import Step
 
 

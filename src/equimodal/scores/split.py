@@ -11,8 +11,8 @@ from equimodal import functional
 from equimodal.attach.handed import TRANSFORMED
 from equimodal.errors import MatchError
 from equimodal.scores.base import Scores
-from equimodal.scores.evaluation import evaluation
 from equimodal.scores.generic import Structure, ask
+from equimodal.scores.modes import evaluation
 from equimodal.step import Step
 
 
