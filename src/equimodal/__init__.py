@@ -87,12 +87,12 @@ from equimodal.methods import (
     WeightedSequence,
     teachers_of,
 )
-from equimodal.ranks import ALONE
+from equimodal.noise import ElementNoise, Noise, TensorNoise
 from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
 from equimodal.scores.given import Given
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import ElementNoise, Noise, TensorNoise
+from equimodal.system.ranks import ALONE
 
 __version__ = "0.1.0"
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equimodal.attach.check import Check, checked
-from equimodal.attach.export import exported, of_a_copy
+from equimodal.attach.copying import of_a_copy
 from equimodal.attach.sharding import refuse_copy
 from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Run
@@ -21,9 +20,11 @@ from equimodal.loop.own_losses import OwnLosses, refuse_both
 from equimodal.loop.parts import Parts
 from equimodal.loop.state import restore, save
 from equimodal.loop.together import refuse_join
+from equimodal.loop.watching import unwatch
+from equimodal.reading.check import Check, checked
+from equimodal.reading.export import exported
 from equimodal.step import Step
-from equimodal.update.optimizers import eager
-from equimodal.update.watching import unwatch
+from equimodal.system.hooks import eager
 
 
 class Balancer(Parts):

@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equimodal import functional, ranks
-from equimodal.once import once
+from equimodal import functional
+from equimodal.system import ranks
+from equimodal.system.once import once
 
 Measured = dict[str, Tensor]
 Scored = tuple[Tensor, Tensor | int]

@@ -29,8 +29,8 @@ from torch.utils.hooks import RemovableHandle
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities, OwnedParameter, Selection, Selector
+from equimodal.noise import Noise
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import Noise
 
 if TYPE_CHECKING:
     from equimodal.epochs.run import Run

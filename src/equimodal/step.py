@@ -10,11 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from equimodal import functional, ranks
+from equimodal import functional
 from equimodal.attach.features import Features, Inputs, scaled
 from equimodal.criterion import Criterion, Kind
 from equimodal.functional.remaining import anything_left
-from equimodal.once import once
+from equimodal.system import ranks
+from equimodal.system.once import once
 
 if TYPE_CHECKING:
     from equimodal.scores.question import Question

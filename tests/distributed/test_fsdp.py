@@ -23,9 +23,9 @@ from torch.distributed.tensor import Shard
 
 import equimodal as eq
 from equimodal import functional
+from equimodal.noise import NoiseJob, NoiseSource
 from equimodal.testing import spawn
 from equimodal.update import noise
-from equimodal.update.noise import NoiseJob, NoiseSource
 from support.examples import ROOT, TWO_RANKS, assert_page_shows_diff, changed_lines, run
 from support.worlds import World, batch, weights
 

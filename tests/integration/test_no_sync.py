@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 import equimodal as eq
-from equimodal.update.notices import Notices
+from equimodal.loop.notices import Notices
 from support.worlds import World
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 from support import slow
 
 BATCH, CLASSES, WIDTH = 6, 3, 8

@@ -19,7 +19,7 @@ import equimodal as eq
 from equimodal.functional.bss import agreement, difficulty, easy_part, weighted_order
 from equimodal.methods.data.bss import BSS, SEQUENCE
 from equimodal.methods.data.sequences import Curriculum, WeightedSequence
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 from support.slow import softmax
 from support.worlds import World, batch, weights
 

@@ -16,7 +16,7 @@ import equimodal as eq
 from equimodal import testing
 from equimodal.functional.data_remixing import least_separable, separability
 from equimodal.methods.data.data_remixing import SHUFFLE, DataRemixing
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 from support.worlds import World, batch, weights
 
 SIZE, SAMPLES = 8, 30  # the last batch of each part is not full

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import equimodal as eq
 from equimodal.functional.mcr import scaled_gradient, supervised_contrast
 from equimodal.methods.objective.mcr import MCR
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 from support.worlds import World, batch, train, weights
 
 

@@ -20,7 +20,7 @@ from equimodal.functional.midas import (
     weak_modality_weight,
 )
 from equimodal.methods.objective.midas import MIDAS
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 from support.worlds import World, batch, train, weights
 
 ce = nn.functional.cross_entropy

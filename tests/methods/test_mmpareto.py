@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal import extras, testing
+from equimodal import testing
 from equimodal.functional.mmpareto import min_norm_weight, restoring_factor
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, TorchJD
 from equimodal.methods.gradient.mmpareto import MMPareto
+from equimodal.system import extras
 from support.worlds import World, batch, train, weights
 
 needs_torchjd = pytest.mark.skipif(

@@ -244,7 +244,7 @@ def test_samples_that_lost_all_are_left_out_of_the_loss_that_there_is(
 
 
 def test_ranks_draw_different_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    from equimodal import ranks
+    from equimodal.system import ranks
 
     *inputs, _ = batch(24)
     drawn = []

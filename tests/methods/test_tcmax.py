@@ -18,7 +18,7 @@ from equimodal import testing
 from equimodal.functional.tcmax import additive_log_mean_exp, log_mean_exp
 from equimodal.methods.objective.tcmax import TCMax
 from equimodal.nn import LateAverage
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 from support.worlds import World, batch, train, weights
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 from support.worlds import World
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import equimodal as eq
-from equimodal import ranks
 from equimodal.epochs.run import Run
+from equimodal.system import ranks
 
 
 class SeveralGradients(eq.Method):

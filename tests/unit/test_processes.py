@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from equimodal.processes import uninterrupted
+from equimodal.system.processes import uninterrupted
 
 BLOCKED = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))"
 
@@ -60,7 +60,7 @@ def test_what_is_started_meanwhile_does_not_hear_them_and_what_is_started_later_
 FIRST = """
 from multiprocessing import get_context
 from tests.unit.test_processes import blocked
-from equimodal.processes import uninterrupted
+from equimodal.system.processes import uninterrupted
 
 if __name__ == "__main__":
     pool = get_context("spawn").Pool

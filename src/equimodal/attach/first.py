@@ -10,8 +10,8 @@ from torch import nn
 
 from equimodal.attach.misfits import bare
 from equimodal.errors import MatchError
-from equimodal.scores import evaluation
-from equimodal.scores.numbers import restored_states
+from equimodal.system.modes import evaluation
+from equimodal.system.randomness import restored_states
 
 
 @contextlib.contextmanager

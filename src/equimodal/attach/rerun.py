@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from equimodal.attach.calls import EncoderCall, Versions, versions
 from equimodal.errors import MatchError
-from equimodal.update.optimizers import eager
+from equimodal.system.hooks import eager
 
 # What torch keeps in every module, and a forward does not change.
 TORCHS = frozenset(vars(nn.Module())) - {"_buffers"} | {"forward", "_compiled_call_impl"}

@@ -19,7 +19,7 @@ from equimodal.attach.places import Places, refuse_unplaced, with_gradients
 from equimodal.attach.reader import Reader
 from equimodal.attach.rerun import model_again, refuse_changed_inputs, unnoticed
 from equimodal.attach.sharding import Sharding
-from equimodal.scores import evaluation
+from equimodal.system.modes import evaluation
 
 
 class Runner:

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from equimodal import ranks
 from equimodal.errors import SetupError
+from equimodal.system import ranks
 
 
 def is_sharded(tensor: Tensor) -> bool:

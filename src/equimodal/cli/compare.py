@@ -19,7 +19,7 @@ from equimodal.compare import Progress as State
 from equimodal.compare.runs import ALPHAS
 from equimodal.compare.tables import for_terminal
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system.extras import require
 from equimodal.training import Encoder, Settings
 
 require("train", "rich")

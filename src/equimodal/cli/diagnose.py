@@ -21,8 +21,8 @@ from equimodal.diagnostics.advice.diagnosis import Diagnosis
 from equimodal.diagnostics.encoders.threads import one_thread
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import SetupError
-from equimodal.extras import require
-from equimodal.files import write_whole
+from equimodal.system.extras import require
+from equimodal.system.files import write_whole
 
 require("train", "rich")
 

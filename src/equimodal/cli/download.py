@@ -16,7 +16,7 @@ from equimodal.data.download import SETS, Elsewhere, Published, Summary, downloa
 from equimodal.data.download.failure import readable
 from equimodal.data.download.whole import WORK
 from equimodal.errors import SetupError
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 require("train", "rich")
 require("data", "pooch")

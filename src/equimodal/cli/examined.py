@@ -17,10 +17,10 @@ from equimodal.diagnostics.encoders.alone import Alone, alone
 from equimodal.diagnostics.subject import Subject
 from equimodal.diagnostics.training.curves import Curves
 from equimodal.errors import SetupError
-from equimodal.extras import require
 from equimodal.method import Method
 from equimodal.methods import available
 from equimodal.nn import Multimodal
+from equimodal.system.extras import require
 from equimodal.training import Encoder, Fusion, Settings, model_for
 from equimodal.training.claim import Claim
 from equimodal.training.models import ENCODERS, HEADS, describe

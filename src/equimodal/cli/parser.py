@@ -11,7 +11,7 @@ from equimodal.cli.options import options_of
 from equimodal.cli.text import described, wrapped
 from equimodal.cli.words import bracketed, dashed, placeholder, refusal, words
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 require("train", "jsonargparse")
 

@@ -23,7 +23,7 @@ from equimodal.data.preparing import (
     verify,
 )
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 require("train", "rich")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 require("train", "rich")
 

@@ -14,9 +14,9 @@ from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import Lines
 from equimodal.cli.source import add_data, source_of
 from equimodal.errors import SetupError
-from equimodal.extras import require
 from equimodal.methods import OGMGE
 from equimodal.methods.supplied import TEACHERS, Recipe
+from equimodal.system.extras import require
 from equimodal.training import Encoder, Fusion, Result, Settings, fit, model_for, train_teachers
 from equimodal.training.fit import begun
 

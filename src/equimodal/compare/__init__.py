@@ -3,7 +3,7 @@
 Needs the extras ``compare`` and ``report``.
 """
 
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 require("compare", "lightning", "torchmetrics", "optuna", "scipy")
 require("report", "matplotlib")

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from equimodal.compare.queue import RunQueue
 from equimodal.compare.worker import Message, Task, work
-from equimodal.processes import end, ending, uninterrupted
+from equimodal.system.processes import end, ending, uninterrupted
 
 
 class Pool:

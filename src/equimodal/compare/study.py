@@ -17,8 +17,8 @@ from equimodal.compare.summary import Row, read, summarised
 from equimodal.compare.verdict import verdict
 from equimodal.compare.worker import Task
 from equimodal.errors import SetupError
-from equimodal.files import write_whole
 from equimodal.report import save
+from equimodal.system.files import write_whole
 from equimodal.training import Encoder, Settings
 from equimodal.training.claim import Claim
 from equimodal.training.fit import versions

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equimodal import ranks
 from equimodal.step import Step
+from equimodal.system import ranks
 
 
 def summed(

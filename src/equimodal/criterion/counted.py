@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equimodal.errors import MatchError, warn
-from equimodal.late import Late
+from equimodal.system.late import Late
 
 SAY = (
     "give it a method counted(target) that returns which elements count, of the shape of its "

@@ -10,7 +10,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from equimodal.attach.attachment import Attachment
 from equimodal.attach.capture import leave
 from equimodal.attach.features import Given
 from equimodal.criterion import Criterion, Kind, Loss
@@ -18,6 +17,7 @@ from equimodal.diagnostics.complete import refuse_missing, refuse_silent
 from equimodal.diagnostics.finite import Finite
 from equimodal.epochs.passes import Forward, last_is_target, observed
 from equimodal.errors import SetupError
+from equimodal.loop.matching import Attachment
 from equimodal.modalities import Encoders
 from equimodal.scores import Probe, scores_from
 from equimodal.step import Step

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from equimodal.attach.attachment import Attachment
 from equimodal.errors import SetupError
 from equimodal.step import Step
+
+if TYPE_CHECKING:
+    from equimodal.loop.matching import Attachment
 
 Forward = Callable[[nn.Module, Any], tuple[Any, ...]]
 

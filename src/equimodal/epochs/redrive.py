@@ -15,8 +15,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from equimodal import ranks
 from equimodal.errors import SetupError
+from equimodal.system import ranks
 
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from equimodal import ranks
 from equimodal.epochs.passes import observed, run_forward
 from equimodal.epochs.randomness import restored
 from equimodal.epochs.redrive import pieces, redriven, refuse_stream
 from equimodal.modalities import OwnedParameter
 from equimodal.step import Step
+from equimodal.system import ranks
 from equimodal.update.optimizers import another, held
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from equimodal.attach.features import Layout
 from equimodal.balancer import Balancer
 from equimodal.errors import SetupError, StepError, unknown
 from equimodal.evidence import EvidenceSum
-from equimodal.extras import require
 from equimodal.integrations.drawn import Drawn
 from equimodal.method import Method
 from equimodal.modalities import Encoder, find_module
+from equimodal.system.extras import require
 from equimodal.update.tracking import existing
 
 require("train", "lightning")

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from equimodal.balancer import Balancer
 from equimodal.errors import BalanceWarning, SetupError
-from equimodal.extras import require
 from equimodal.loop.together import wrapped_later
-from equimodal.update.noise import mix
+from equimodal.noise import mix
+from equimodal.system.extras import require
 from equimodal.update.tracking import existing
 
 require("hf", "transformers", "accelerate")

@@ -17,11 +17,11 @@ from torch.utils.hooks import RemovableHandle
 from equimodal.errors import StepError
 from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Pending
+from equimodal.loop.notices import Notices
 from equimodal.method import REST
 from equimodal.modalities import Modalities
 from equimodal.update.fate import Fate, Fates, Measures, factor
 from equimodal.update.modulation import Modulated, Modulation
-from equimodal.update.notices import Notices
 from equimodal.update.optimizers import Optimizer, held
 from equimodal.update.own import OwnOptimizer
 from equimodal.update.reach import Reached

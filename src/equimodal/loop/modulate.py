@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from equimodal import ranks
 from equimodal.composing.refusals import refuse_unfit
 from equimodal.errors import StepError
 from equimodal.method import REST
+from equimodal.system import ranks
 from equimodal.update.modulation import Modulated
 from equimodal.update.reach import Reached
 from equimodal.update.scaling import unscale

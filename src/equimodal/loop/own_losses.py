@@ -12,9 +12,9 @@ from equimodal import functional
 from equimodal.errors import MatchError
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Method
-from equimodal.once import once
 from equimodal.scores import Given, Scores
 from equimodal.step import Shapes
+from equimodal.system.once import once
 
 READING = ("objective", "measure", "gate", "combine", "predict", "predict_unimodal")
 READING_DATA = {"training data", "held-out data"}  # with the model's logits on it

@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from equimodal import ranks
-from equimodal.attach.attachment import Attachment
 from equimodal.attach.call import Call
 from equimodal.attach.capture import leave
 from equimodal.attach.features import Given, Inputs
@@ -27,28 +25,30 @@ from equimodal.errors import MatchError, SetupError
 from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Handout
 from equimodal.loop.ledger import Ledger
+from equimodal.loop.matching import Attachment
+from equimodal.loop.notices import Notices
 from equimodal.loop.stepping import after_step, before_step
 from equimodal.loop.together import together
+from equimodal.loop.watching import watch
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
+from equimodal.noise import NoiseSource
 from equimodal.readout import move
 from equimodal.scores import scores_from
 from equimodal.step import Shapes
+from equimodal.system import ranks
+from equimodal.system.hooks import weakly
 from equimodal.update.arrival import judge
 from equimodal.update.modulation import Modulation
-from equimodal.update.noise import NoiseSource
-from equimodal.update.notices import Notices
 from equimodal.update.optimizers import (
     Optimizer,
     given_optimizers,
     hook_steps,
     refuse_untrained,
-    weakly,
 )
 from equimodal.update.own import Factory, OwnOptimizer, leading, like
 from equimodal.update.separation import Separation
 from equimodal.update.tracking import Tracker
-from equimodal.update.watching import watch
 
 
 class Parts:

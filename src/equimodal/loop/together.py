@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from equimodal import ranks
 from equimodal.attach.sharding import Sharding
 from equimodal.errors import SetupError, StepError
+from equimodal.system import ranks
 
 _WRAPPED_LATER: contextvars.ContextVar[bool] = contextvars.ContextVar("wrapped", default=False)
 

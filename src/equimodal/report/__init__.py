@@ -4,7 +4,7 @@ The page is made by `equimodal.report.document.write_report`, which also needs `
 room draws its own figure with this one, so that the page is not imported here.
 """
 
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 require("report", "matplotlib")
 

@@ -13,7 +13,6 @@ from equimodal.compare.runs import chosen
 from equimodal.compare.summary import REFERENCE, Row
 from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
-from equimodal.files import write_whole
 from equimodal.report import findings, paper, progress, standing
 from equimodal.report.command import command_of, versions_of
 from equimodal.report.diagnosed import advice, contributed
@@ -22,6 +21,7 @@ from equimodal.report.lines import Line, lines_of
 from equimodal.report.page import Page, Section, rendered
 from equimodal.report.picture import INK, Cell, Picture, Table, joined, number, share
 from equimodal.report.results import Held, Results, read
+from equimodal.system.files import write_whole
 
 TERMS = (
     "Test accuracy is the mean over the seeds with its 95% bootstrap interval over seeds; few "

@@ -10,10 +10,10 @@ from importlib import resources
 from typing import Any
 
 from equimodal import __version__
-from equimodal.extras import require
 from equimodal.report.findings import Reason
 from equimodal.report.picture import DASHES, Cell, Key, Picture, Table
 from equimodal.report.svg import TONES, inline
+from equimodal.system.extras import require
 
 require("report", "jinja2")
 

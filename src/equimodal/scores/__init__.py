@@ -5,9 +5,9 @@ from equimodal.scores.auto import Auto, scores_from
 from equimodal.scores.base import Scores
 from equimodal.scores.function import Function
 from equimodal.scores.given import Given
-from equimodal.scores.modes import evaluation
 from equimodal.scores.probe import Probe
 from equimodal.scores.split import Split, find_linear, weight_slices
+from equimodal.system.modes import evaluation
 
 __all__ = [
     "Ablation",

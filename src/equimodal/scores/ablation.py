@@ -9,8 +9,8 @@ from torch import Tensor
 
 from equimodal.errors import SetupError, unknown
 from equimodal.scores.base import Scores
-from equimodal.scores.modes import evaluation
 from equimodal.step import Step
+from equimodal.system.modes import evaluation
 
 
 class Ablation(Scores):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from equimodal.errors import MatchError
-from equimodal.scores.numbers import restored_states
 from equimodal.scores.position import Findings, Linear, Position
 from equimodal.scores.question import Question
+from equimodal.system.randomness import restored_states
 
 # Relative to how much the logits change with the features. A function that is not affine misses it
 # by far in generic position.

@@ -1,11 +1,7 @@
-"""Random numbers in place of a head's own, and random states as they were."""
+"""Random numbers in place of a head's own."""
 
 from __future__ import annotations
 
-import contextlib
-import random
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,29 +44,3 @@ class Numbers:
             drawn = torch.complex128
         numbers = torch.randn(size, generator=self.generator, dtype=drawn) * deviation
         return (numbers.abs() if self.positive else numbers).to(dtype).to(device)
-
-
-def states(device: torch.device) -> list[Any]:
-    """Return the random states that a forward may draw from: torch's, Python's and NumPy's."""
-    numpy = sys.modules.get("numpy")
-    found: list[Any] = [torch.get_rng_state(), random.getstate()]
-    if device.type == "cuda":
-        found.append(torch.cuda.get_rng_state(device))
-    if numpy is not None:
-        kind, keys, *rest = numpy.random.get_state()
-        found.append((kind, keys.tobytes(), *rest))
-    return [state.tolist() if isinstance(state, Tensor) else state for state in found]
-
-
-@contextlib.contextmanager
-def restored_states(device: torch.device) -> Iterator[None]:
-    """Put random states back at the end of a `with` block."""
-    numpy = sys.modules.get("numpy")
-    python, drawn = random.getstate(), None if numpy is None else numpy.random.get_state()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        if numpy is not None:
-            numpy.random.set_state(drawn)

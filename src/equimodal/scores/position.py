@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.attach.features import Features, Inputs, tensors
-from equimodal.scores.numbers import Numbers, states
+from equimodal.scores.numbers import Numbers
 from equimodal.scores.question import Question
 from equimodal.scores.substitution import mapped, substituted
+from equimodal.system.randomness import states
 
 Linear = tuple[nn.Linear, tuple[str, ...]]
 ROUNDING = 1e-6  # of a head that computes a part in single precision, whatever it is given

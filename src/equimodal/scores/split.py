@@ -12,8 +12,8 @@ from equimodal.attach.handed import TRANSFORMED
 from equimodal.errors import MatchError
 from equimodal.scores.base import Scores
 from equimodal.scores.generic import Structure, ask
-from equimodal.scores.modes import evaluation
 from equimodal.step import Step
+from equimodal.system.modes import evaluation
 
 
 class Split(Scores):

@@ -1,6 +1,6 @@
 """The reference trainer, on Lightning and the public API alone. Needs the extra ``train``."""
 
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 require("train", "lightning", "torchmetrics")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from equimodal.errors import SetupError
-from equimodal.files import write_whole
+from equimodal.system.files import write_whole
 
 
 class Claim:

@@ -12,8 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from equimodal.integrations.lightning import Balance
 from equimodal.nn import Multimodal
+from equimodal.noise import mix
 from equimodal.training.settings import Settings
-from equimodal.update.noise import mix
 
 
 class BalancedModule(L.LightningModule):

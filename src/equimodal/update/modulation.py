@@ -16,7 +16,7 @@ from equimodal.errors import SetupError
 from equimodal.functional.noise import as_real
 from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
-from equimodal.update.noise import Noise, NoiseJob, NoiseSource
+from equimodal.noise import Noise, NoiseJob, NoiseSource
 from equimodal.update.optimizers import Optimizer
 from equimodal.update.sparse import refuse_sparse
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch._compile import _disable_dynamo
 from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import SetupError
 from equimodal.modalities import Modalities
+from equimodal.system.hooks import eager, weakly
 from equimodal.update.wrappers import steps, unwrapped
 
 Optimizer = torch.optim.Optimizer
@@ -79,24 +78,6 @@ def hook_steps(
             optimizer.register_step_post_hook(eager(weakly(after))),
         )
     ]
-
-
-def eager(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep the compiler out of a function, without importing it before it is needed."""
-    disabled: Callable[..., Any] = _disable_dynamo(function)
-    return disabled
-
-
-def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that calls a bound method as long as its object lives."""
-    bound: Any = method
-    owner, function = weakref.ref(bound.__self__), bound.__func__
-
-    def call(*arguments: Any) -> Any:
-        alive = owner()
-        return None if alive is None else function(alive, *arguments)
-
-    return call
 
 
 def another(optimizer: Optimizer, parameters: Any) -> Optimizer:

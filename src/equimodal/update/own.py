@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equimodal import ranks
 from equimodal.errors import SetupError
+from equimodal.system import ranks
 from equimodal.update.optimizers import another
 
 Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from equimodal import ranks
 from equimodal.errors import StepError
-from equimodal.late import Late
 from equimodal.method import REST, Method
 from equimodal.modalities import Modalities
+from equimodal.system import ranks
+from equimodal.system.late import Late
 from equimodal.update.fingerprint import Fingerprint
 from equimodal.update.reach import crosses_sink, reaches
 

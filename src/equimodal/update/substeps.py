@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from equimodal import ranks
+from equimodal.system import ranks
 from equimodal.update.own import OwnOptimizer
 
 

@@ -18,8 +18,8 @@ from equimodal.diagnostics.encoders.probes import Probes, probes
 from equimodal.diagnostics.encoders.reinitialise import reinitialise
 from equimodal.diagnostics.interval import Interval, mean_interval
 from equimodal.diagnostics.subject import Subject
+from equimodal.noise import mix
 from equimodal.readout import Readouts
-from equimodal.update.noise import mix
 from support.subjects import LETTERS, WIDTH, Many, data, loader_of
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sized
 import torch
 from torch.utils.data import Sampler
 
-from equimodal import ranks
 from equimodal.errors import SetupError
-from equimodal.update.noise import mix
+from equimodal.noise import mix
+from equimodal.system import ranks
 
 
 class Order(Sampler[int]):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader
 
-from equimodal import ranks
 from equimodal.data.batches.sample import Sample
 from equimodal.errors import SetupError
+from equimodal.system import ranks
 
 if TYPE_CHECKING:
     from equimodal.data.batches.stream import Stream

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from equimodal.data.batches.view import View
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 FORMAT = 1
 FILE = "dataset.json"

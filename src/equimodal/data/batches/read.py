@@ -16,7 +16,7 @@ from equimodal.data.batches.shards import Shards, mapped
 from equimodal.data.card import Card
 from equimodal.data.splits import Splits
 from equimodal.errors import SetupError
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 
 def read(

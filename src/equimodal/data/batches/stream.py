@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset, get_worker_info
 
-from equimodal import ranks
 from equimodal.data.batches.epoch import Epoch
 from equimodal.data.batches.passes import Passes, Rest
 from equimodal.data.batches.prepared import AGAIN, Prepared, prepared
@@ -21,7 +20,8 @@ from equimodal.data.batches.sample import Maker, Sample, Stored, collate
 from equimodal.data.batches.shards import stored
 from equimodal.data.batches.transform import Transform
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system import ranks
+from equimodal.system.extras import require
 
 
 class Stream(IterableDataset[Sample]):

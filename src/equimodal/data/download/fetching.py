@@ -10,7 +10,7 @@ from pathlib import Path
 from equimodal.data.download.failure import DownloadError, readable
 from equimodal.data.download.published import File
 from equimodal.data.download.resuming import Bytes, Resumable
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 
 class Fetcher:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from equimodal.data.files.stored import Stored, split_name, told
 from equimodal.errors import SetupError
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 if TYPE_CHECKING:
     from equimodal.data.files.stored import Array

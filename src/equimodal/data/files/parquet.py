@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from equimodal.data.files.stored import SPELT, Stored
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 if TYPE_CHECKING:
     from equimodal.data.files.stored import Array

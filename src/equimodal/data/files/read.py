@@ -19,7 +19,7 @@ from equimodal.data.files.stored import Stored, digest_of
 from equimodal.data.files.where import Where, rows, spelt
 from equimodal.data.splits import TEST, TRAIN, VAL, Splits, partition
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 if TYPE_CHECKING:
     from equimodal.data.files.stored import Array

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from equimodal.errors import SetupError, unknown
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 Value = TypeVar("Value")
 MANY = 40  # names that an error does not list

@@ -11,7 +11,7 @@ from typing import Any
 from equimodal.data.media.span import MOST, Span, spare
 from equimodal.data.media.track import Track
 from equimodal.data.media.upright import jpeg, shown_size
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 TIE = 1e-3  # FLV and Matroska round times to milliseconds
 STILL = 1.0  # seconds for which a picture may last without saying so

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from equimodal.data.media.file import present
 from equimodal.data.media.refusal import Undecodable
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from equimodal.data.media.cut import Cut
 from equimodal.data.media.span import Span
 from equimodal.data.media.track import Track
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 if TYPE_CHECKING:
     import numpy as np

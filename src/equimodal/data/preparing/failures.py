@@ -13,7 +13,7 @@ from equimodal.data.layouts.clip import Failure
 from equimodal.data.preparing.folder import FAILURES
 from equimodal.data.preparing.plan import SPLITS, Plan
 from equimodal.data.preparing.record import Record
-from equimodal.files import write_whole
+from equimodal.system.files import write_whole
 
 COLUMNS = ("id", "path", "split", "reason")
 EXAMPLES = 3

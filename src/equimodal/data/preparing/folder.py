@@ -16,7 +16,7 @@ from typing import Any
 from equimodal.data.preparing.changes import EXAMPLES, changes
 from equimodal.data.preparing.plan import FORMAT, SPLITS, Plan, text
 from equimodal.errors import SetupError
-from equimodal.files import PARTIAL, write_whole
+from equimodal.system.files import PARTIAL, write_whole
 
 LOCK = ".preparing.lock"
 PLAN = "plan.json"

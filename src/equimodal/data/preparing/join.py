@@ -20,8 +20,8 @@ from equimodal.data.preparing.folder import CARD, DATASET, FAILURES, PLAN
 from equimodal.data.preparing.plan import SPLITS
 from equimodal.data.preparing.summary import Summary
 from equimodal.errors import SetupError
-from equimodal.extras import require
-from equimodal.files import write_whole
+from equimodal.system.extras import require
+from equimodal.system.files import write_whole
 
 ALIKE = ("format", "name", "classes", "modalities", "rates", "recipe", "view")
 

@@ -33,8 +33,8 @@ from equimodal.data.preparing.shard import Task
 from equimodal.data.preparing.summary import Summary
 from equimodal.data.preparing.workers import Workers
 from equimodal.errors import SetupError
-from equimodal.extras import require
-from equimodal.files import write_whole
+from equimodal.system.extras import require
+from equimodal.system.files import write_whole
 
 
 @dataclass(frozen=True)

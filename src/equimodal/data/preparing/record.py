@@ -14,7 +14,7 @@ from equimodal.data.files.stored import digest_of
 from equimodal.data.layouts.clip import Failure
 from equimodal.data.preparing.folder import DATA, RECORDS
 from equimodal.data.preparing.plan import Shard
-from equimodal.files import write_whole
+from equimodal.system.files import write_whole
 
 LIBRARIES = ("av", "datasets", "pillow", "pyarrow")  # that the bytes of a shard depend on
 

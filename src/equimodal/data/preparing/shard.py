@@ -16,7 +16,7 @@ from equimodal.data.preparing.recipe import Recipe
 from equimodal.data.preparing.record import Record
 from equimodal.data.preparing.rows import Row, UnfitError, decoded
 from equimodal.errors import SetupError
-from equimodal.files import partial_of, publish, settle
+from equimodal.system.files import partial_of, publish, settle
 
 GROUP = 16  # rows that are read, and held while preparing, at once
 # JPEG does not get smaller, and dictionaries and statistics of it would be of no use. All that the

@@ -11,7 +11,7 @@ from equimodal.data.files.stored import digest_of
 from equimodal.data.fingerprint import fingerprint
 from equimodal.data.preparing.folder import DATASET
 from equimodal.errors import SetupError
-from equimodal.extras import require
+from equimodal.system.extras import require
 
 
 def verify(folder: Path) -> str:

@@ -20,7 +20,7 @@ from equimodal.data.preparing.record import Record
 from equimodal.data.preparing.shard import Task
 from equimodal.data.preparing.watch import Watch
 from equimodal.data.preparing.worker import Job, Told, work
-from equimodal.processes import end, ending, uninterrupted
+from equimodal.system.processes import end, ending, uninterrupted
 
 TRIES = 2  # crashes or hangs at one clip after which it is left out
 DEATHS = 3  # in a row, not at a clip, after which something else must be wrong

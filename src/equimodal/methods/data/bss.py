@@ -18,9 +18,9 @@ from equimodal.methods.data.sequences import SampleSequence, WeightedSequence
 from equimodal.methods.data.valuation import checked_samples
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 SEQUENCE = 105  # so that draws for different purposes have different seeds
 

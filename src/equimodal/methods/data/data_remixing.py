@@ -13,9 +13,9 @@ from equimodal.errors import SetupError
 from equimodal.functional.data_remixing import least_separable
 from equimodal.method import Capabilities, Method, Order
 from equimodal.methods.data.valuation import checked_samples
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 SHUFFLE = 104  # so that draws for different purposes have different seeds
 

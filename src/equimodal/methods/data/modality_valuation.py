@@ -11,7 +11,7 @@ from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.functional.valuation import resampling_rate
 from equimodal.methods.data.valuation import SUBSET, Correct, Valuation, checked_samples
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 
 
 class ModalityValuation(Valuation):

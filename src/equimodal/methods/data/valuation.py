@@ -12,8 +12,8 @@ from equimodal.epochs.run import Run
 from equimodal.errors import MatchError, SetupError
 from equimodal.functional.valuation import coalitions, contributions
 from equimodal.method import Capabilities, Method, Order
+from equimodal.noise import mix
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 Correct = Callable[[Tensor, Any], Tensor]
 ORDER, SUBSET = 101, 102  # so that draws for different purposes have different seeds

@@ -11,9 +11,9 @@ from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional.amco import mask_rate, reliance, unmasked
 from equimodal.method import Method
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class AMCo(Method):

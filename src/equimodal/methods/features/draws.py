@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from equimodal import ranks
-from equimodal.update.noise import mix
+from equimodal.noise import mix
+from equimodal.system import ranks
 
 BLOCK = 64  # samples whose numbers are drawn at once, from one seed
 

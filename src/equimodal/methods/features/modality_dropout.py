@@ -11,7 +11,7 @@ from equimodal.errors import SetupError, unknown
 from equimodal.functional.modality_dropout import keep_modalities, keep_probability
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
-from equimodal.update.noise import mix
+from equimodal.noise import mix
 
 
 class ModalityDropout(Method):

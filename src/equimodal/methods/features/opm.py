@@ -13,8 +13,8 @@ from equimodal.functional.opm import drop_probability, drop_scale
 from equimodal.functional.remaining import anything_left
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
+from equimodal.noise import mix
 from equimodal.step import Step
-from equimodal.update.noise import mix
 
 
 class OPM(Method):

@@ -15,9 +15,9 @@ from equimodal.functional.cggm import cggm_coefficients, correctness, direction_
 from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.direction import Direction, GradientCosine
 from equimodal.methods.objective.counted import counted
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class CGGM(Method):

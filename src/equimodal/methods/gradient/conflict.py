@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal import extras
 from equimodal.errors import SetupError, unknown
 from equimodal.functional.mmpareto import min_norm_weight
+from equimodal.system import extras
 
 Gradient = Sequence[Tensor]
 

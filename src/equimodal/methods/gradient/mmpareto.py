@@ -12,9 +12,9 @@ from equimodal.errors import SetupError, StepError
 from equimodal.functional.mmpareto import restoring_factor
 from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, products
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class MMPareto(Method):

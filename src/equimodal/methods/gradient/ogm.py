@@ -15,8 +15,8 @@ from equimodal.method import Capabilities, Method, Space
 from equimodal.methods.gradient.coefficients import Coefficient, Thresholded
 from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
+from equimodal.noise import Noise, TensorNoise
 from equimodal.step import Shapes
-from equimodal.update.noise import Noise, TensorNoise
 
 
 class OGM(Method):

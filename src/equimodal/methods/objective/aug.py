@@ -19,8 +19,8 @@ from equimodal.method import REST, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.growing import GrowingClassifiers, HiddenLayer
 from equimodal.methods.schedule.fusions import FixedWeights, Fusion
+from equimodal.noise import mix
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 def tenth(epochs: int) -> int:

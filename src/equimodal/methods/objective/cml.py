@@ -12,9 +12,9 @@ from equimodal.functional.cml import confidence_excess
 from equimodal.method import Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
+from equimodal.noise import mix
 from equimodal.scores import evaluation
 from equimodal.step import Step
-from equimodal.update.noise import mix
 
 
 class CML(Method):

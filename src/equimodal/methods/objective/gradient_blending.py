@@ -16,9 +16,9 @@ from equimodal.method import Capabilities, Method
 from equimodal.methods.objective.blending_schedule import BlendingSchedule, OnlineBlending
 from equimodal.methods.objective.joint import Joint
 from equimodal.methods.objective.unimodal import Unimodal
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 JOINT = "joint"
 

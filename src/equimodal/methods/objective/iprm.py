@@ -14,9 +14,9 @@ from equimodal.functional.iprm import divergence, geodesic_mixture, probed_weigh
 from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
+from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors, vector_width
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class IPRM(Method):

@@ -23,9 +23,9 @@ from equimodal.methods.objective.alignment import (
     LearnedWeight,
     MixtureFirst,
 )
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class LFM(Method):

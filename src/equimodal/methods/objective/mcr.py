@@ -20,9 +20,9 @@ from equimodal.methods.gradient.dgl import run_head
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.methods.objective.reconstruction import Reconstruction
+from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors, vector_width
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class MCR(Method):

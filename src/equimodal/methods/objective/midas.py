@@ -15,9 +15,9 @@ from equimodal.functional import midas
 from equimodal.functional.precision import at_least_single
 from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
+from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class MIDAS(Method):

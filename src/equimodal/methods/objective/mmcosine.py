@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from equimodal.errors import MatchError, SetupError
 from equimodal.functional.mmcosine import cosine_logits
 from equimodal.method import Capabilities, Method
+from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors
 from equimodal.scores import find_linear, weight_slices
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class ClassVectors(nn.Module):

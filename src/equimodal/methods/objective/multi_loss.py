@@ -6,9 +6,9 @@ from torch import Tensor
 
 from equimodal.errors import SetupError, unknown
 from equimodal.method import Capabilities, Method
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class MultiLoss(Method):

@@ -14,9 +14,9 @@ from equimodal.functional.precision import at_least_single
 from equimodal.method import Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
+from equimodal.noise import mix
 from equimodal.scores import Split
 from equimodal.step import Step
-from equimodal.update.noise import mix
 
 
 class TCMax(Method):

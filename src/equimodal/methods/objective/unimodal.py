@@ -10,9 +10,9 @@ from torch import Tensor
 
 from equimodal.errors import SetupError, unknown
 from equimodal.method import REST, Capabilities, Method
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class Ensemble(Method):

@@ -17,8 +17,8 @@ from equimodal.functional.relearning import purity, relearning_strength, scale_c
 from equimodal.method import Method
 from equimodal.methods.labels import class_labels
 from equimodal.modalities import OwnedParameter
+from equimodal.noise import mix
 from equimodal.readout import feature_vectors
-from equimodal.update.noise import mix
 
 
 class DiagnosingRelearning(Method):

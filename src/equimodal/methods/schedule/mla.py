@@ -12,9 +12,9 @@ from equimodal.errors import SetupError
 from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.schedule.fusions import EntropyWeighted, Fusion
 from equimodal.methods.schedule.projections import Projection, UnitLeastSquares, Unprojected
+from equimodal.noise import mix
 from equimodal.readout import feature_vectors, move, vector_width
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 from equimodal.update.substeps import SubSteps
 
 

@@ -14,9 +14,9 @@ from equimodal.errors import SetupError
 from equimodal.functional.mses import patience_spent
 from equimodal.method import Method
 from equimodal.methods.held_out import losses
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class MSES(Method):

@@ -7,9 +7,9 @@ from torch import Tensor
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.method import REST, Method
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 class Pretraining(Method):

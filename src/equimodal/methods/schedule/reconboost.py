@@ -14,9 +14,9 @@ from equimodal.functional.means import mean_counted
 from equimodal.functional.reconboost import agreement, boosting_loss
 from equimodal.method import REST, Method
 from equimodal.methods.labels import class_labels
+from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
-from equimodal.update.noise import mix
 
 
 @dataclass(frozen=True)

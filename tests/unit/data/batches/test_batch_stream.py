@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import equimodal as eq
-from equimodal import ranks
 from equimodal.data.batches.clips import Clips
 from equimodal.data.batches.read import read
 from equimodal.data.batches.stream import Stream, stream
+from equimodal.system import ranks
 from support.prepared import prepared
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from equimodal import data, extras
+from equimodal import data
 from equimodal.data.files.holdout import held_out
 from equimodal.data.files.labels import relabelled
 from equimodal.errors import SetupError
+from equimodal.system import extras
 
 TRAIN, TEST = 60, 20
 WORDS = ("blue", "green", "red", "white")  # with 7 samples of "green", none of them in test

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from equimodal.attach.call import Call
 from equimodal.attach.capture import Recorder
-from equimodal.attach.export import without_graphs
+from equimodal.attach.copying import without_graphs
 from equimodal.attach.features import Features, Given, Inputs, Layout, scaled, tensors
 from equimodal.attach.first import with_a_graph
 from equimodal.attach.handed import TRANSFORMED, handed_on

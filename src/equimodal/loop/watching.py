@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-from equimodal.update.optimizers import Optimizer, eager
+from equimodal.system.hooks import eager
+from equimodal.update.optimizers import Optimizer
 
 if TYPE_CHECKING:
-    from equimodal.update.notices import Notices
+    from equimodal.loop.notices import Notices
 
 _WATCHING: weakref.WeakSet[Notices] = weakref.WeakSet()
 _HANDLES: list[RemovableHandle] = []

@@ -1,0 +1,1 @@
+"""Looking without training: what was found of a model, and its predictions."""

@@ -1,0 +1,1 @@
+"""What lies below everything: ranks, processes, files, extras, and small tools of the language."""
