@@ -93,6 +93,8 @@ class Balancer:
         seed: of noise and initial values; the same on every rank.
         track_every: take evidence, and norms of gradients and updates, every so many steps for
             `metrics`, also where the method does not need them; 0 for never.
+        epochs: how many there will be in all, calls of `end_epoch` of a whole training: schedules
+            of methods follow it.
         process_group: ranks that train together; torch.distributed's default group by default.
 
     Attributes:
@@ -121,6 +123,7 @@ class Balancer:
         own_optimizer: Factory | None = None,
         seed: int = 0,
         track_every: int = 0,
+        epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         self.optimizers = given_optimizers(optimizer)
@@ -141,7 +144,9 @@ class Balancer:
         supplied: set[Need] = {"scores", "encoder inputs", "sample identities"}
         supplied |= set() if train_loader is None else {"training data"}
         supplied |= set() if val_loader is None else {"held-out data"}
-        self.methods = Composition(methods, self.names, seed, frozenset(supplied))
+        supplied |= set() if epochs is None else {"length of training"}
+        self.epochs = epochs
+        self.methods = Composition(methods, self.names, seed, frozenset(supplied), epochs)
         if train_loader is not None and self.methods.needs("sample identities"):
             refuse_stream(train_loader)
         refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)

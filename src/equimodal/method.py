@@ -29,6 +29,7 @@ from torch.utils.hooks import RemovableHandle
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities, OwnedParameter, Selection, Selector
+from equimodal.planning import required
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import Noise
 
@@ -36,7 +37,14 @@ if TYPE_CHECKING:
     from equimodal.epochs.run import Run
     from equimodal.update.substeps import SubSteps
 
-Need = Literal["scores", "encoder inputs", "training data", "held-out data", "sample identities"]
+Need = Literal[
+    "scores",
+    "encoder inputs",
+    "training data",
+    "held-out data",
+    "sample identities",
+    "length of training",
+]
 Space = Literal["gradient", "update"]
 REST = "(rest)"  # stands for everything outside of the encoders, in `Method.frozen`
 
@@ -103,8 +111,9 @@ class Method(nn.Module):
         name: how the command and the tables call it.
         source: paper, venue and year.
         needs: what it must be given beyond a step.
-        by_epochs: arguments that depend on how long training is, each from the number of epochs:
-            `equimodal train` and `compare`, which know it, give them.
+        by_epochs: arguments that follow the length of training where they are None, each from the
+            number of epochs: the authors' share of the authors' run.
+        planned: how many epochs training has in all, None where nobody said.
         capabilities: what it can do.
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
@@ -131,6 +140,25 @@ class Method(nn.Module):
     noise: Noise | None = None
     modalities: tuple[str, ...] | None = None
     window: tuple[int, int | None] | None = None
+    planned: int | None = None
+    _followed: frozenset[str] = frozenset()
+
+    def plan(self, epochs: int | None) -> None:
+        """Learn how long training is; called once, before `bind`.
+
+        Raises:
+            SetupError: an argument follows it, and it is not known.
+        """
+        self.planned = epochs
+        for argument, value in self.by_epochs.items():
+            if argument in self._followed or getattr(self, argument, 0) is None:
+                self._followed |= {argument}
+                length = required(epochs, type(self).__name__, argument)
+                setattr(self, argument, value(length))
+
+    def ends(self, epoch: int) -> bool:
+        """Whether nobody trains after this epoch, as far as is known."""
+        return self.planned is not None and epoch + 1 >= self.planned
 
     def bind(self, names: tuple[str, ...], seed: int) -> None:
         """Learn the modalities; called once, when the balancer is attached."""
@@ -261,7 +289,7 @@ class Method(nn.Module):
         settings = {
             name: value
             for name, value in vars(self).items()
-            if not name.startswith("_") and name not in ("training", "names", "seed")
+            if not name.startswith("_") and name not in ("training", "names", "seed", "planned")
         }
         return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 

@@ -12,6 +12,7 @@ from equimodal.method import Method, Need
 SUPPLIED_BY: dict[Need, str] = {
     "training data": "train_loader=train_loader",
     "held-out data": "val_loader=val_loader (held out from training, never the test set)",
+    "length of training": "epochs=N (how many epochs there will be in all)",
 }
 
 

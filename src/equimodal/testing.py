@@ -111,6 +111,7 @@ class Trial:
         seed: of the model's initial values.
         dtype: of the model and the data.
         part: the part of the training samples that this rank has.
+        epochs: how many the balancer is told that training has.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Trial:
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
         part: slice = slice(None),
+        epochs: int = 8,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -143,6 +145,7 @@ class Trial:
             self.optimizer,
             train_loader=DataLoader(TensorDataset(*self.data), 12),
             val_loader=DataLoader(held_out, 12),
+            epochs=epochs,
         )
         self.part = slice(None) if self.resamples else part
 

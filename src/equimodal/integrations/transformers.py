@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -72,7 +74,7 @@ class BalancedTrainer(Trainer):
         """Return the optimizer, and attach a balancer to it and to the model."""
         optimizer = super().create_optimizer(*args, **kwargs)
         self._detach()
-        self.balancer = self.balance(model=self.model, optimizer=optimizer)
+        self.balancer = self.balance(model=self.model, optimizer=optimizer, **self._length())
         if not isinstance(self.balancer, Balancer):
             found, self.balancer = type(self.balancer).__name__, None
             raise SetupError(f"balance: expected a function that returns a Balancer, found {found}")
@@ -261,6 +263,13 @@ class BalancedTrainer(Trainer):
             )
 
     # ------------------------------------------------------------------
+
+    def _length(self) -> dict[str, int]:
+        """Return how many epochs there will be, if `balance` takes it and does not say itself."""
+        taken = inspect.signature(self.balance).parameters.get("epochs")
+        if taken is None or taken.default is not None or self.args.max_steps > 0:
+            return {}
+        return {"epochs": math.ceil(self.args.num_train_epochs)}
 
     def _in_training(self) -> Balancer:
         assert self.balancer is not None  # `create_optimizer` made it

@@ -48,8 +48,8 @@ class AUG(Method):
     used.
 
     Args:
-        every: epochs between two checks, 1 or more; the released code takes a tenth of training,
-            and so do `equimodal train` and `compare`, which know the number of epochs.
+        every: epochs between two checks, 1 or more; by default a tenth of the training, as in the
+            released code.
         softening: :math:`\lambda`, 0 to 1.
         coefficient: :math:`\sigma`, above 0.
         dead_zone: :math:`\tau`, 0 or more.
@@ -72,7 +72,7 @@ class AUG(Method):
     def __init__(
         self,
         *,
-        every: int = 20,
+        every: int | None = None,
         softening: float = 0.5,
         coefficient: float = 1.0,
         dead_zone: float = 0.01,
@@ -82,7 +82,11 @@ class AUG(Method):
         fusion: Fusion | None = None,
     ) -> None:
         super().__init__()
-        for what, whole in {"every": every, "most": most, "width": width}.items():
+        for what, whole in {
+            "every": 1 if every is None else every,
+            "most": most,
+            "width": width,
+        }.items():
             if not (type(whole) is int and whole >= 1):
                 raise SetupError(
                     f"AUG({what}): expected a whole number of 1 or more, found {whole}"
@@ -104,6 +108,7 @@ class AUG(Method):
         self.classifiers = GrowingClassifiers(most, width, added or HiddenLayer())
         self.register_buffer("true_class", torch.empty(0))  # summed over this epoch, (M,)
         self.register_buffer("samples", torch.empty(0))  # that it is summed over, (M,)
+        self._growing: tuple[str, ...] = ()  # at the next step: whom nobody trains must not vote
         self._measured: dict[str, Tensor] = {}
         self._proposed: dict[str, Tensor] = {}
 
@@ -117,6 +122,9 @@ class AUG(Method):
         self.samples = torch.zeros(len(self.names), dtype=shapes.dtype)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
+        for name in self._growing:
+            self.classifiers.grow(name)
+        self._growing = ()
         target, labelled = class_labels(step, "AUG")
         everyone = torch.ones_like(target, dtype=torch.bool) if labelled is None else labelled
         terms, true_class, samples = {"joint": step.logits.new_zeros(())}, [], []
@@ -159,14 +167,20 @@ class AUG(Method):
         return frozenset({REST})
 
     def end_epoch(self, run: Run) -> None:
+        assert self.every is not None
         if (run.epoch + 1) % self.every == 0:
             confidence = self.true_class / self.samples  # NaN where there were none
             weak = lagging_modalities(confidence, self.coefficient, self.dead_zone)
-            for name, grows in zip(self.names, weak.tolist(), strict=True):
-                if grows:
-                    self.classifiers.grow(name)
+            flags = zip(self.names, weak.tolist(), strict=True)
+            self._growing = tuple(name for name, grows in flags if grows)
         self.true_class.zero_()
         self.samples.zero_()
+
+    def get_extra_state(self) -> list[str]:
+        return list(self._growing)
+
+    def set_extra_state(self, state: list[str]) -> None:
+        self._growing = tuple(state)
 
     def predict_unimodal(self, step: Step) -> dict[str, Tensor]:
         """Return for every modality the sum of the logits of its classifiers."""

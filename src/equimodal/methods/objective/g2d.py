@@ -46,9 +46,8 @@ class G2D(TaughtMethod):
 
     Args:
         teachers: see `UMT`.
-        gating: first and last epoch of gating, counted from 0, both included; the released code
-            takes the first half of training (0 to 150 of 300), and so do `equimodal train` and
-            `compare`, which know the number of epochs.
+        gating: first and last epoch of gating, counted from 0, both included; by default the first
+            half of the training, as in the released code (0 to 150 of 300).
         logits: weight of the divergence, 0 or more.
         features: weight of the distance between features, 0 or more.
         temperature: tau, positive.
@@ -67,7 +66,7 @@ class G2D(TaughtMethod):
     def __init__(
         self,
         teachers: Mapping[str, nn.Module],
-        gating: tuple[int, int],
+        gating: tuple[int, int] | None = None,
         *,
         logits: float = 1.0,
         features: float = 1.0,
@@ -80,9 +79,8 @@ class G2D(TaughtMethod):
                 raise SetupError(f"G2D({what}): expected a number of 0 or more, found {weight}")
         if not 0 < temperature < math.inf:
             raise SetupError(f"G2D(temperature): expected a positive number, found {temperature}")
-        checked_window(gating, "G2D", "gating")
+        self.gating = checked_window(gating, "G2D", "gating")
         selector(parameters)  # refuses an unknown name
-        self.gating = (gating[0], gating[1])
         self.logits = logits
         self.features = features
         self.temperature = temperature
@@ -102,6 +100,7 @@ class G2D(TaughtMethod):
         return terms
 
     def measure(self, step: Step) -> dict[str, Tensor]:
+        assert self.gating is not None
         first, last = self.gating
         if not first <= step.epoch <= last:
             return {}

@@ -20,7 +20,7 @@ from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.alignment import (
     AlignmentWeight,
     Divergence,
-    LearnedWeight,
+    FittedWeight,
     MixtureFirst,
 )
 from equimodal.readout import Readouts
@@ -43,27 +43,32 @@ class LFM(Method):
     paper could not be read.
 
     Args:
-        weighting: `LearnedWeight()`, from one batch of held-out data, or `FittedWeight(...)`, a
-            polynomial of the epoch.
+        weighting: `FittedWeight()`, a polynomial of the epoch, stretched from 200 epochs to the
+            length of training (what the README of the released code runs), or `LearnedWeight()`,
+            from one batch of held-out data.
         divergence: A: `MixtureFirst()` (the released code) or `JensenShannon()`.
     """
 
     name = "lfm"
     source = "Yang et al., NeurIPS 2024"
     replaces_joint = True
-    needs = LearnedWeight.needs
     capabilities = Capabilities()
 
     def __init__(
         self, weighting: AlignmentWeight | None = None, divergence: Divergence | None = None
     ) -> None:
         super().__init__()
-        self.weighting = weighting or LearnedWeight()
+        self._given = weighting or FittedWeight()
+        self.weighting = self._given
         self.divergence = divergence or MixtureFirst()
         self.needs = self.weighting.needs  # type: ignore[misc] # a polynomial needs no data
         self.readouts = Readouts()
 
     alignment: Tensor
+
+    def plan(self, epochs: int | None) -> None:
+        super().plan(epochs)
+        self.weighting = self._given.over(epochs)
 
     def build(self, shapes: Shapes) -> None:
         self.readouts.build(shapes, mix(self.seed, 1))
@@ -82,7 +87,7 @@ class LFM(Method):
 
     def end_epoch(self, run: Run) -> None:
         """Set the weight of the next epoch."""
-        if self.readouts.names:
+        if self.readouts.names and not self.ends(run.epoch):
             weight = self.weighting.following(
                 self.alignment, run.epoch + 1, lambda: self._slope(run)
             )
