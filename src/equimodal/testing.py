@@ -86,6 +86,19 @@ def batch(
     return (*inputs, target)
 
 
+def lacking(modalities: int = 2) -> dict[str, Tensor]:
+    """Return which training samples have a modality, shape ``(48,)``, bool, by name.
+
+    Two modalities are missing at times, never both; the counts differ between any two parts of a
+    batch, and between the samples of even and of odd positions.
+    """
+    generator = torch.Generator().manual_seed(3)
+    first = torch.rand(SAMPLES, generator=generator) < torch.linspace(0.9, 0.2, SAMPLES)
+    first[::2] |= torch.rand(len(first[::2]), generator=generator) < 0.7
+    second = ~first | (torch.rand(SAMPLES, generator=generator) < 0.6)
+    return dict(zip(NAMES[:modalities], (first, second), strict=False))
+
+
 def on(model: Callable[[int], nn.Module]) -> Callable[[Factory], Factory]:
     """Mark a factory: its method is tried on this model, in place of a `SmallModel`.
 
@@ -112,6 +125,7 @@ class Trial:
         dtype: of the model and the data.
         part: the part of the training samples that this rank has.
         epochs: how many the balancer is told that training has.
+        missing: whether samples lack modalities, in any two parts of a batch unlike many.
     """
 
     def __init__(
@@ -122,6 +136,7 @@ class Trial:
         dtype: torch.dtype = torch.float64,
         part: slice = slice(None),
         epochs: int = 8,
+        missing: bool = False,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -148,6 +163,7 @@ class Trial:
             epochs=epochs,
         )
         self.part = slice(None) if self.resamples else part
+        self.present = lacking(modalities) if missing else {}
 
     def train(
         self,
@@ -156,21 +172,37 @@ class Trial:
         scale: float = 1.0,
         size: int = 12,
         autocast: bool = False,
+        end: bool = True,
     ) -> Trial:
-        """Train in batches of `size` samples, each of them in `micro` parts."""
+        """Train in batches of `size` samples, each of them in `micro` parts.
+
+        Args:
+            epochs: how many.
+            micro: parts of a batch.
+            scale: of the loss.
+            size: samples of a batch.
+            autocast: whether in bfloat16.
+            end: whether the last epoch is ended, so that methods act after it.
+        """
         scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1)
-        loader = DataLoader(TensorDataset(*(t[self.part] for t in self.data)), size // micro)
-        for _ in range(epochs):
-            for count, (*inputs, target) in enumerate(self.balancer.batches(loader), 1):
+        tensors = (*self.data, *self.present.values())
+        loader = DataLoader(TensorDataset(*(t[self.part] for t in tensors)), size // micro)
+        names, many = list(self.present), len(self.data)
+        for epoch in range(epochs):
+            for count, batch in enumerate(self.balancer.batches(loader), 1):
+                *inputs, target = batch[:many]
+                present = dict(zip(names, batch[many:], strict=True)) or None
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                    loss = self.balancer.loss(self.replica(*inputs), target) / micro
+                    logits = self.replica(*inputs)
+                    loss = self.balancer.loss(logits, target, present=present) / micro
                 self.balancer.backward(scaler.scale(loss))
                 if count % micro == 0:
                     self.balancer.modulate(scaler if scale != 1 else None)
                     scaler.step(self.optimizer)
                     scaler.update()
                     self.optimizer.zero_grad()
-            self.balancer.end_epoch()
+            if end or epoch < epochs - 1:
+                self.balancer.end_epoch()
         return self
 
     @property
@@ -273,6 +305,33 @@ def accumulates(make: Factory) -> None:
         )
 
 
+def counts_every_sample_alike(make: Factory) -> None:
+    """Micro-batches in which unlike many samples have a modality give the step of the one batch."""
+    if make().capabilities.accumulation == "exact":
+        large = Trial(make, missing=True).train(1)
+        small = Trial(make, missing=True).train(1, micro=3)
+        difference = (small.weights - large.weights).abs().max() / large.weights.abs().max()
+        _require(
+            difference <= 1e-6,
+            f"with missing modalities, 3 micro-batches differ from one batch by {difference:.1e}: "
+            "take unimodal losses by step.loss(logits, modality=name), and other means over all "
+            "samples of the batch",
+        )
+
+
+def ends_as_trained(make: Factory) -> None:
+    """After the last epoch the model, and what it predicts, are as they were trained."""
+    trial = Trial(make, epochs=2).train(2, end=False)
+    *inputs, _ = trial.data
+    with torch.no_grad():
+        before, predicted = trial.weights, trial.balancer.predict(*inputs)
+        trial.balancer.end_epoch()
+        after = trial.balancer.predict(*inputs)
+    advice = "nobody trains afterwards: ask self.ends(run.epoch) before anything is rewritten"
+    _require(torch.equal(trial.weights, before), f"the last end_epoch changed the model; {advice}")
+    _require(torch.equal(after, predicted), f"the last end_epoch changed predictions; {advice}")
+
+
 def scales(make: Factory) -> None:
     """A loss scale changes nothing: it is a power of two, so that not a bit may differ."""
     if make().capabilities.autocast:
@@ -320,6 +379,8 @@ CHECKS: Sequence[Callable[[Factory], None]] = (
     repeats,
     resumes,
     accumulates,
+    counts_every_sample_alike,
+    ends_as_trained,
     scales,
     autocasts,
     predicts,

@@ -42,7 +42,9 @@ class Hosted:
 
     def balance(self, method: eq.Method, **settings: Any) -> eq.Balancer:
         model = self.model
-        return eq.Balancer(method, model, model.encoders, model.head, self.optimizer, **settings)
+        return eq.Balancer(
+            method, model, model.encoders, model.head, self.optimizer, **{"epochs": 300, **settings}
+        )
 
 
 # ---------------------------------------------------------------------- by hand
@@ -391,7 +393,7 @@ def test_a_host_without_branch_logits_is_refused() -> None:
     model.head = Mean()  # type: ignore[assignment]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(eq.SetupError, match=r"unimodal_logits\(features\)"):
-        eq.Balancer(Greedy(), model, dict(model.encoders.items()), model.head, optimizer)
+        eq.Balancer(Greedy(start=0), model, dict(model.encoders.items()), model.head, optimizer)
     assert hooks(model) == 0
 
 
@@ -399,7 +401,7 @@ def test_three_modalities_are_refused() -> None:
     model = host(3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(eq.SetupError, match="Greedy is defined for 2 modalities, found 3"):
-        eq.Balancer(Greedy(), model, dict(model.encoders.items()), model.head, optimizer)
+        eq.Balancer(Greedy(start=0), model, dict(model.encoders.items()), model.head, optimizer)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ class OPM(Method):
         self.execution = execution
         self.warm_up = warm_up
         self.last = last
+        self.window = (warm_up or 0, last)
         self.draws = Draws()
 
     def plan(self, epochs: int | None) -> None:

@@ -115,6 +115,13 @@ class AUG(Method):
     true_class: Tensor
     samples: Tensor
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many classifiers each modality has in the next step; a new one waits for that."""
+        most = self.classifiers.most
+        found = self.classifiers.counts.items()
+        return {name: min(most, count + (name in self._growing)) for name, count in found}
+
     def build(self, shapes: Shapes) -> None:
         self.fusion.check(self.names, shapes.logits)
         self.classifiers.build(shapes, mix(self.seed, 1))

@@ -44,6 +44,7 @@ class Pretraining(Method):
         if epochs is not None and epochs < 1:
             raise SetupError(f"Pretraining(epochs): expected 1 or more, found {epochs}")
         self.epochs = epochs
+        self.window = (0, max(0, (epochs or 1) - 1))
         self.readouts = Readouts()
 
     def plan(self, epochs: int | None) -> None:
