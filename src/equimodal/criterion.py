@@ -91,7 +91,9 @@ class Criterion:
             return ignored
         return ignored.flatten(1).all(dim=1)
 
-    def weighted(self, logits: Tensor, target: Any, weight: Tensor) -> Tensor:
+    def weighted(
+        self, logits: Tensor, target: Any, weight: Tensor, among: Tensor | None = None
+    ) -> Tensor:
         """Return the mean over samples with these weights, shape ``()``: weight 0 drops a sample.
 
         With weights that are all equal it is `total` for a criterion that averages.
@@ -100,11 +102,15 @@ class Criterion:
             logits: what the criterion takes, first dimension B.
             target: as the criterion takes it.
             weight: shape ``(B,)``, not negative.
+            among: weights of the samples that the mean is over, shape ``(B,)``; `weight` by
+                default. With others, what is dropped lessens the mean.
         """
         losses = self._elements(logits, target)
         share = self._share(losses, target)
-        weight = weight.to(losses.dtype).view(-1, *[1] * (losses.ndim - 1))
-        total = (weight * share).sum()
+        shape = (-1, *[1] * (losses.ndim - 1))
+        weight = weight.to(losses.dtype).view(shape)
+        whole = weight if among is None else among.to(losses.dtype).view(shape)
+        total = (whole * share).sum()
         # Not the smallest number in place of 0: a loss scale times its inverse would overflow.
         return (weight * losses).sum() / torch.where(total > 0, total, 1)
 

@@ -365,12 +365,24 @@ def predicts(make: Factory) -> None:
 
 
 def on_two_ranks(make: Factory) -> None:
-    """Two processes keep bit-identical replicas, the method's own modules included."""
+    """Two processes keep bit-identical replicas, the method's own modules included.
+
+    Where micro-batches are exact they also give the step of one process on all their samples, which
+    have unlike many of the modalities.
+    """
     if not make().capabilities.ranks:
         return
     first, second = spawn(_rank, make)
     _require(torch.equal(first[0], second[0]), "the replicas of the model differ between ranks")
     _require(first[1] == second[1], "the state of the method differs between ranks")
+    if make().capabilities.accumulation == "exact" and not make().overrides("order"):
+        one = Trial(make, missing=True).train(1).weights
+        difference = (first[2] - one).abs().max() / one.abs().max()
+        _require(
+            difference <= 1e-6,
+            f"with missing modalities, two ranks differ from one process by {difference:.1e}: take "
+            "means over all samples of the batch",
+        )
 
 
 CHECKS: Sequence[Callable[[Factory], None]] = (
@@ -420,9 +432,11 @@ def _in_group(
     os._exit(0)
 
 
-def _rank(rank: int, make: Factory) -> tuple[Tensor, str]:
-    trial = Trial(make, part=slice(rank, None, 2)).train(size=6)
-    return trial.weights, str(trial.balancer.state_dict()["methods"])
+def _rank(rank: int, make: Factory) -> tuple[Tensor, str, Tensor]:
+    part = slice(rank, None, 2)
+    trial = Trial(make, part=part).train(size=6)
+    missing = Trial(make, part=part, missing=True).train(1, size=6)
+    return trial.weights, str(trial.balancer.state_dict()["methods"]), missing.weights
 
 
 def _require(holds: Any, otherwise: str) -> None:

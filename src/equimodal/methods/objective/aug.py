@@ -146,7 +146,11 @@ class AUG(Method):
                 losses = residual_loss(
                     at_least_single(newest), at_least_single(others), target, self.softening
                 )
-                loss = loss + step.loss(others, modality=name) + mean_counted(losses, counted)
+                loss = (
+                    loss
+                    + step.loss(others, modality=name)
+                    + mean_counted(losses, counted, everyone)
+                )
             terms[name] = loss
             sure = at_least_single(boosted.detach()).softmax(dim=1).gather(1, target[:, None])[:, 0]
             true_class.append(torch.where(counted, sure, 0).sum())

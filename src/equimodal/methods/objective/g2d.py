@@ -13,7 +13,7 @@ from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional.distillation import feature_distance, logit_divergence, prioritised
 from equimodal.methods.labels import class_labels
-from equimodal.methods.objective.counted import counted
+from equimodal.methods.objective.counted import counted, labelled_among
 from equimodal.methods.teachers import TaughtMethod
 from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
@@ -89,12 +89,13 @@ class G2D(TaughtMethod):
     def objective(self, step: Step) -> dict[str, Tensor]:
         _, has_label = class_labels(step, "G2D")
         counts, logits = counted(step, has_label), step.logits.to(step.shapes.dtype)
+        among = labelled_among(counts, has_label)
         terms = {}
         for name, answer in self.answers(step).items():
             rows = None if counts is None else counts[step.names.index(name)]
-            divergence = logit_divergence(logits, answer.logits, self.temperature, rows)
+            divergence = logit_divergence(logits, answer.logits, self.temperature, rows, among)
             student = feature_vectors(step.features[name]).to(logits.dtype)
-            distance = feature_distance(student, answer.feature, rows)
+            distance = feature_distance(student, answer.feature, rows, among)
             terms[f"{name} logits"] = self.logits * divergence
             terms[f"{name} features"] = self.features * distance
         return terms

@@ -114,13 +114,13 @@ class LFM(Method):
         labelled = everyone if labelled is None else labelled
         alignments, pairs = [], []
         for first, second in itertools.combinations(self.names, 2):
-            both = has[first] & has[second] & labelled
+            both = has[first] & has[second]
             apart = self.divergence(logits[first], logits[second])
-            alignments.append(mean_counted(apart, both))
-            pairs.append(both.any())
-        # Over the pairs that any sample has: an absent modality is as if it did not exist.
-        alignment = torch.stack(alignments).sum() / torch.stack(pairs).sum().clamp(min=1)
-        return step.loss(mean, weight=someone), alignment
+            alignments.append(torch.where(both, apart, 0))
+            pairs.append(both)
+        # Over the pairs that a sample has: an absent modality is as if it did not exist.
+        apart = torch.stack(alignments).sum(dim=0) / torch.stack(pairs).sum(dim=0).clamp(min=1)
+        return step.loss(mean, present=someone), mean_counted(apart, labelled)
 
     def _slope(self, run: Run) -> Tensor:
         """Return what the weight follows, from the first batch of held-out data."""

@@ -217,7 +217,8 @@ class ReconBoost(Method):
         """Return the mean loss of this stage's learner over the samples that have its modality."""
         target, labelled = class_labels(step, "ReconBoost")
         own = logits[self.turn]
-        counted = torch.ones_like(target, dtype=torch.bool) if labelled is None else labelled
+        among = torch.ones_like(target, dtype=torch.bool) if labelled is None else labelled
+        counted = among
         if self.turn in step.present:
             counted = counted & step.present[self.turn].to(counted.device)
         others = tuple(name for name in self.learners if name != self.turn)
@@ -229,4 +230,4 @@ class ReconBoost(Method):
             if previous in step.present:
                 drawn = torch.where(step.present[previous].to(drawn.device), drawn, 0)
             losses = losses + drawn
-        return mean_counted(losses, counted)
+        return mean_counted(losses, counted, among)
