@@ -63,6 +63,8 @@ class Capabilities:
         forwards: extra forwards of the whole model per step, in words.
         backwards: extra backward passes per step, in words.
         most: the largest number of modalities it is defined for, or None.
+        order: "free" if the order in which the encoders are given changes nothing, "drawn" if other
+            random numbers are drawn, "matters" if it says whose turn is first.
     """
 
     accumulation: Literal["exact", "per micro-batch", "refused"] = "exact"
@@ -73,6 +75,7 @@ class Capabilities:
     forwards: str = "0"
     backwards: str = "0"
     most: int | None = None
+    order: Literal["free", "drawn", "matters"] = "free"
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,14 @@ class Order:
             without an entry is kept in all.
         parts: sizes of consecutive parts of the indices whose samples never share a batch; all of
             them are one part by default.
+        dealt: whether batches of the parts come in turn, in proportion to the parts' sizes, and not
+            one part after the other.
     """
 
     indices: Sequence[int]
     keep: Mapping[str, Tensor] = field(default_factory=dict)
     parts: Sequence[int] = ()
+    dealt: bool = False
 
     def __post_init__(self) -> None:
         if self.parts and sum(self.parts) != len(self.indices):

@@ -125,6 +125,7 @@ class Trial:
         dtype: of the model and the data.
         part: the part of the training samples that this rank has.
         epochs: how many the balancer is told that training has.
+        backwards: whether the encoders are given in the reverse order.
         missing: whether samples lack modalities, in any two parts of a batch unlike many.
     """
 
@@ -137,6 +138,7 @@ class Trial:
         part: slice = slice(None),
         epochs: int = 8,
         missing: bool = False,
+        backwards: bool = False,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -152,10 +154,11 @@ class Trial:
         held_out = TensorDataset(*batch(24, modalities, seed=2, dtype=dtype))
         self.method = make()
         self.resamples = self.method.overrides("order")
+        encoders = list(self.model.encoders.items())
         self.balancer = Balancer(
             self.method,
             self.replica,
-            dict(self.model.encoders.items()),
+            dict(reversed(encoders) if backwards else encoders),
             self.model.head,
             self.optimizer,
             train_loader=DataLoader(TensorDataset(*self.data), 12),
@@ -319,6 +322,21 @@ def counts_every_sample_alike(make: Factory) -> None:
         )
 
 
+def ignores_the_order(make: Factory) -> None:
+    """Encoders given in another order train the same, unless the method declares otherwise."""
+    if make().capabilities.order != "free":
+        return
+    forwards, backwards = (
+        Trial(make, 3 if _takes(make, 3) else 2, backwards=b).train() for b in (0, 1)
+    )
+    difference = (backwards.weights - forwards.weights).abs().max() / forwards.weights.abs().max()
+    _require(
+        difference <= 1e-6,
+        f"encoders in the reverse order change the parameters by {difference:.1e}: let nothing "
+        "hang on the position of a modality, or declare Capabilities(order=...)",
+    )
+
+
 def ends_as_trained(make: Factory) -> None:
     """After the last epoch the model, and what it predicts, are as they were trained."""
     trial = Trial(make, epochs=2).train(2, end=False)
@@ -393,6 +411,7 @@ CHECKS: Sequence[Callable[[Factory], None]] = (
     accumulates,
     counts_every_sample_alike,
     ends_as_trained,
+    ignores_the_order,
     scales,
     autocasts,
     predicts,
@@ -437,6 +456,11 @@ def _rank(rank: int, make: Factory) -> tuple[Tensor, str, Tensor]:
     trial = Trial(make, part=part).train(size=6)
     missing = Trial(make, part=part, missing=True).train(1, size=6)
     return trial.weights, str(trial.balancer.state_dict()["methods"]), missing.weights
+
+
+def _takes(make: Factory, modalities: int) -> bool:
+    most = make().capabilities.most
+    return most is None or modalities <= most
 
 
 def _require(holds: Any, otherwise: str) -> None:

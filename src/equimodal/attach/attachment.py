@@ -181,10 +181,11 @@ class Attachment:
         return copied
 
     def read(self, call: Call) -> Features:
-        """Return the features that a call of the head was given."""
+        """Return the features that a call of the head was given, in the order of the encoders."""
         layout = self._resolve(call)
         assert layout is not None
-        return layout.read(call.inputs)
+        found = layout.read(call.inputs)  # one tensor may hold them in another order
+        return {name: found[name] for name in self.names}
 
     def gated(
         self, call: Call, gate: Callable[[Features], Mapping[str, Tensor]]

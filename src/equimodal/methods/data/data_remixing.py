@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -31,7 +32,8 @@ class DataRemixing(Method):
     After the warm-up, a pass over the training data at the end of every epoch reads each modality
     by a linear classifier u of the method's own, and leaves every sample with one modality; the
     features of the others are 0. A batch holds samples of one modality only, so that the gradients
-    of modalities do not meet in it. The size of an epoch stays the same.
+    of modalities do not meet in it; batches of the modalities take turns, so that an epoch does not
+    end with one of them. The size of an epoch stays the same.
 
     In the warm-up all modalities are trained as usual, with the losses of all classifiers.
 
@@ -80,19 +82,20 @@ class DataRemixing(Method):
         self.readouts.build(shapes, mix(self.seed, 1))
 
     def order(self, samples: int, epoch: int) -> Order | None:
-        """Return the samples of each modality, shuffled, one modality after the other."""
+        """Return the samples of each modality, shuffled, in batches that take turns."""
         assert self.warm_up is not None
         if epoch < self.warm_up or self._remaining is None:
             return None
         checked_samples("DataRemixing", len(self._remaining), samples)
-        generator = torch.Generator().manual_seed(mix(self.seed, SHUFFLE, epoch))
         parts = []
-        for position in range(len(self.names)):
-            part = (self._remaining == position).nonzero().flatten()
+        for name in sorted(self.names):  # whoever is named first in `encoders` must not matter
+            number = zlib.crc32(name.encode())
+            generator = torch.Generator().manual_seed(mix(self.seed, SHUFFLE, epoch, number))
+            part = (self._remaining == self.names.index(name)).nonzero().flatten()
             parts.append(part[torch.randperm(len(part), generator=generator)])
         indices = torch.cat(parts)
         keep = {name: self._remaining[indices] == at for at, name in enumerate(self.names)}
-        return Order(indices.tolist(), keep, [len(part) for part in parts])
+        return Order(indices.tolist(), keep, [len(part) for part in parts], dealt=True)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         logits: Mapping[str, Tensor] = self.readouts(step.features)

@@ -38,7 +38,7 @@ class Valuation(Method):
 
     source = "Wei et al., CVPR 2024"
     needs = frozenset({"training data", "sample identities"})
-    capabilities = Capabilities(compiled=False)
+    capabilities = Capabilities(compiled=False, order="drawn")
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"warm_up": share(5, of=60)}
 
     def __init__(self, warm_up: int | None, correct: Correct | None) -> None:

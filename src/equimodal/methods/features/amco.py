@@ -12,7 +12,7 @@ from torch import Tensor
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional.amco import mask_rate, reliance, unmasked
-from equimodal.method import Method
+from equimodal.method import Capabilities, Method
 from equimodal.planning import share
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
@@ -47,6 +47,7 @@ class AMCo(Method):
     source = "Zhou et al., ICASSP 2023 (abstract)"
     replaces_joint = True
     modulates = False
+    capabilities = Capabilities(order="drawn")
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"ramp": share(3, of=30)}
 
     def __init__(self, limit: float | None = None, ramp: float | None = None) -> None:

@@ -48,7 +48,7 @@ class OPM(Method):
     source = "Wei et al., TPAMI 2024"
     needs = frozenset({"scores"})
     replaces_joint = True
-    capabilities = Capabilities(accumulation="per micro-batch")
+    capabilities = Capabilities(accumulation="per micro-batch", order="drawn")
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {
         "warm_up": share(6, of=100, least=0)
     }

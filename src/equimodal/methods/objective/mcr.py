@@ -62,7 +62,7 @@ class MCR(Method):
 
     name = "mcr"
     source = "Kontras et al., NeurIPS 2025"
-    capabilities = Capabilities(accumulation="per micro-batch")
+    capabilities = Capabilities(accumulation="per micro-batch", order="drawn")
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class MIDAS(Method):
     source = "Hwang et al., NeurIPS 2025"
     replaces_joint = True
     modulates = False
-    capabilities = Capabilities(accumulation="per micro-batch")
+    capabilities = Capabilities(accumulation="per micro-batch", order="drawn")
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"warm_up": share(5, of=70)}
 
     def __init__(

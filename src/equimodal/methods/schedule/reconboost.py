@@ -14,7 +14,7 @@ from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.functional.means import mean_counted
 from equimodal.functional.reconboost import agreement, boosting_loss
-from equimodal.method import REST, Method
+from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
@@ -101,6 +101,7 @@ class ReconBoost(Method):
     name = "reconboost"
     source = "Hua et al., ICML 2024"
     replaces_joint = True
+    capabilities = Capabilities(order="matters")
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {
         "boosting_epochs": phase,
         "rectifying_epochs": phase,
