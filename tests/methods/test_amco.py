@@ -88,7 +88,7 @@ class ByHand:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(("modalities", "limit"), [(2, None), (3, None), (3, 0.36)])
+@pytest.mark.parametrize(("modalities", "limit"), [(2, None), (3, None), (3, 0.34)])
 def test_equals_the_hand_written_loop(modalities: int, limit: float | None, seed: int) -> None:
     by_hand, world = World(modalities, seed=seed), World(modalities, seed=seed)
     hand = ByHand(by_hand, 1 / modalities if limit is None else limit, ramp=3)

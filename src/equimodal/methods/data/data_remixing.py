@@ -108,7 +108,7 @@ class DataRemixing(Method):
     def end_epoch(self, run: Run) -> None:
         """Split the samples anew for the next epoch."""
         assert self.warm_up is not None
-        if run.epoch + 1 < self.warm_up or self.ends(run.epoch):
+        if run.epoch + 1 < self.warm_up:
             return
         assert run.train_loader is not None
         split = []

@@ -25,13 +25,14 @@ class CGGM(Method):
 
     .. math::
         g_m \leftarrow \rho\, c_m g_m, \qquad
-        c_m = \frac{\sum_j \Delta_j - \Delta_m}{\sum_j \Delta_j + 10^{-8}}, \qquad
+        c_m = 1 - \frac{\Delta_m}{10^{-8} + \sum_j \Delta_j}, \qquad
         L \leftarrow L + \lambda L_{gm}
 
     :math:`\Delta_m` is by how much the accuracy of a classifier on the feature of m rose since the
-    step before; the direction loss :math:`L_{gm}` turns the gradient of the fusion towards that of
-    the classifiers with large c, those of the step before (Guo et al., NeurIPS 2024). The
-    classifiers belong to the method, and nothing of their own loss reaches the encoders.
+    step before, and in the first step the accuracy itself; the direction loss :math:`L_{gm}` turns
+    the gradient of the fusion towards that of the classifiers with large c, those of the step
+    before (Guo et al., NeurIPS 2024). The classifiers belong to the method, and nothing of their
+    own loss reaches the encoders.
 
     Args:
         scale: the factor rho, above 0.
@@ -91,8 +92,8 @@ class CGGM(Method):
 
     def build(self, shapes: Shapes) -> None:
         self.readouts.build(shapes, mix(self.seed, 1))
-        self.accuracies = torch.full((len(self.names),), math.nan, dtype=shapes.dtype)
-        self.shares = self.accuracies.clone()
+        self.accuracies = torch.zeros(len(self.names), dtype=shapes.dtype)  # before the first step
+        self.shares = torch.full_like(self.accuracies, math.nan)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         features = {name: feature.detach() for name, feature in step.features.items()}
@@ -102,7 +103,7 @@ class CGGM(Method):
         if self.weight:
             layers = [layer for layer in self.readouts.layers if isinstance(layer, nn.Linear)]
             cosines = self.direction(step, logits, dict(zip(self.names, layers, strict=True)))
-            shares = self.shares.to(cosines.dtype)  # NaN before the second step
+            shares = self.shares.to(cosines.dtype)  # NaN in the first step
             terms["direction"] = self.weight * direction_loss(shares, cosines)
         return terms
 

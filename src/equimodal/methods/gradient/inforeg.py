@@ -116,13 +116,6 @@ class InfoReg(Method):
         assert self._pulls is not None
         moved = [owned for owned in parameters if owned.parameter.grad is not None]
         gradients = [o.parameter.grad for o in moved if o.parameter.grad is not None]
-        squares = [
-            gradient.square().mean()
-            for owned, gradient in zip(moved, gradients, strict=True)
-            if weights(owned)
-        ]
-        if squares:
-            self._proposed[modality] = torch.stack(squares).sum()
         for owned in parameters:
             if owned.name not in self._starts:
                 self._starts[owned.name] = owned.parameter.detach().clone()
@@ -132,6 +125,13 @@ class InfoReg(Method):
             pulls = torch._foreach_sub(values, starts)
             torch._foreach_mul_(pulls, self._pulls[self.names.index(modality)].to(values[0].dtype))
             torch._foreach_add_(gradients, pulls)
+        squares = [  # the pull included, as in the released code
+            gradient.square().mean()
+            for owned, gradient in zip(moved, gradients, strict=True)
+            if weights(owned)
+        ]
+        if squares:
+            self._proposed[modality] = torch.stack(squares).sum()
 
     def commit(self) -> None:
         for name, added in self._proposed.items():

@@ -87,7 +87,7 @@ class LFM(Method):
 
     def end_epoch(self, run: Run) -> None:
         """Set the weight of the next epoch."""
-        if self.readouts.names and not self.ends(run.epoch):
+        if self.readouts.names:
             weight = self.weighting.following(
                 self.alignment, run.epoch + 1, lambda: self._slope(run)
             )

@@ -55,6 +55,8 @@ class TCMax(Method):
                 f"combinations, found {negatives!r}"
             )
         self.negatives = negatives
+        if negatives is not None:
+            self.capabilities = replace(self.capabilities, order="drawn")  # type: ignore[misc]
         self._draws = 0
         # Decided at the first step; in a tuple, so that it is no submodule of this one.
         self._additive: tuple[tuple[Split, float], ...] | None = None
