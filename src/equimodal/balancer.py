@@ -217,6 +217,9 @@ class Balancer:
         indices, kept = (None, {}) if self.batch is None else self.batch
         step = self.attached.step(logits, target, narrowed(present, kept), indices, self.epoch)
         step.process_group = self.process_group
+        alone = self.methods.owner("predict_unimodal")
+        if alone is not None and alone.scored:
+            step.run_scores = alone.predict_unimodal
         if step.autocast or step.compiled:
             refuse_unfit(self.methods, mixed=step.autocast, compiled=step.compiled)
         if step.gates is None and self.attached.recorder.boundary.training:

@@ -124,6 +124,8 @@ class Method(nn.Module):
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
         modulates: whether `coefficients` returns factors, and does not only take note.
+        scored: whether scores are of the unimodal logits that `predict_unimodal` returns, because
+            the method trains those in place of the head.
         selection: which parameters of a modality the coefficients and the noise act on.
         space: whether they act on gradients, or on the updates that the optimizer makes of them.
         noise: noise added after the coefficients, or None.
@@ -140,6 +142,7 @@ class Method(nn.Module):
     replaces_joint: ClassVar[bool] = False
     combines_rest: ClassVar[bool] = False
     modulates: ClassVar[bool] = True
+    scored: ClassVar[bool] = False
 
     selection: Selection | Selector = "all"
     space: Space = "gradient"

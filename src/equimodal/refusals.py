@@ -62,7 +62,8 @@ def refuse_conflicts(methods: Sequence[Method], modalities: Sequence[str]) -> No
             raise SetupError(
                 f"{kinds[0]} is a {kinds[1]}, and would do the same once more: give one of them"
             )
-        if first.overrides("predict_unimodal") and "scores" in second.needs:
+        scored = first.overrides("predict_unimodal") and not first.scored
+        if scored and "scores" in second.needs:
             raise SetupError(
                 f"{kinds[1]} cannot be combined with {kinds[0]}, which does not train the head "
                 f"that scores are read through: leave out {kinds[1]}"

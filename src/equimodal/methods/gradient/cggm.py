@@ -38,7 +38,8 @@ class CGGM(Method):
         scale: the factor rho, above 0.
         weight: the weight lambda of the direction loss, 0 or more.
         bounds: smallest and largest c. The paper has none; c is then negative or huge where
-            progress and regress cancel out.
+            progress and regress cancel out. With a smallest of 0, batches of 64 stop some encoder
+            in every second step, on noise alone.
         direction: what the direction loss compares: `GradientCosine()` (the paper, by default) or
             `WeightCosine()` (the released code).
         correct: from logits and target to the share of each sample that is right, shape ``(B,)``;
@@ -58,7 +59,7 @@ class CGGM(Method):
         scale: float = 1.3,
         weight: float = 0.2,
         *,
-        bounds: tuple[float, float] = (0.0, 1.0),
+        bounds: tuple[float, float] = (0.2, 1.0),
         direction: Direction | None = None,
         correct: Callable[[Tensor, Any], Tensor] | None = None,
         modalities: Sequence[str] | None = None,
