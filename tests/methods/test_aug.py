@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
+from equimodal.epochs.run import Run
 from equimodal.functional.aug import lagging_modalities, residual_loss
 from equimodal.methods.objective.aug import AUG
 from equimodal.methods.objective.growing import FixedHiddenLayer, HiddenLayer
@@ -30,7 +31,9 @@ def made(world: World, method: AUG, **settings: Any) -> eq.Balancer:
 
 def growing(**settings: Any) -> AUG:
     """One that checks after every epoch, and hardly tolerates a lag."""
-    return AUG(**{"every": 1, "dead_zone": 0.0, "most": 4, "width": 6, **settings})
+    return AUG(
+        **{"every": 1, "dead_zone": 0.0, "closing": math.inf, "most": 4, "width": 6, **settings}
+    )
 
 
 # ---------------------------------------------------------------------- equations
@@ -225,6 +228,20 @@ def test_it_is_checked_every_so_many_epochs_and_has_an_end() -> None:
     balancer.end_epoch()
     balancer.end_epoch()  # an epoch without a step says nothing
     assert sum(method.counts.values()) == seen[-1]
+
+
+def test_a_modality_that_the_last_classifier_did_not_help_gets_no_more() -> None:
+    """At high rates a gap of information, or of its own making, would else give one every check."""
+    method = growing(closing=0.5)
+    made(World(), method).end_epoch()
+    for gap, grows in ((0.4, True), (0.3, False), (0.2, True), (0.11, False), (0.1, True)):
+        before = method.counts["visual"]
+        method.classifiers.counts["visual"] = before
+        method._growing = ()
+        method.true_class = torch.tensor([0.9, 0.9 - gap], dtype=torch.float64)
+        method.samples = torch.ones(2, dtype=torch.float64)
+        method.end_epoch(Run(made(World(), eq.Joint())))
+        assert (method.counts["visual"] > before) == grows, gap
 
 
 def test_a_dead_zone_that_nobody_leaves() -> None:

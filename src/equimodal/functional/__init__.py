@@ -3,7 +3,7 @@
 from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
 from equimodal.functional.amco import mask_rate, reliance, unmasked
 from equimodal.functional.arl import asymmetric_weights
-from equimodal.functional.aug import lagging_modalities, residual_loss
+from equimodal.functional.aug import confidence_gaps, lagging_modalities, residual_loss
 from equimodal.functional.cggm import cggm_coefficients, correctness, direction_loss
 from equimodal.functional.cml import confidence_excess
 from equimodal.functional.coefficients import (
@@ -79,6 +79,7 @@ __all__ = [
     "class_sums",
     "coalitions",
     "confidence_excess",
+    "confidence_gaps",
     "confidence_ratio",
     "continuous_coefficient",
     "contributions",

@@ -12,7 +12,7 @@ from torch import Tensor
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
-from equimodal.functional.aug import lagging_modalities, residual_loss
+from equimodal.functional.aug import confidence_gaps, residual_loss
 from equimodal.functional.means import mean_counted
 from equimodal.functional.precision import at_least_single
 from equimodal.method import REST, Method
@@ -53,6 +53,9 @@ class AUG(Method):
         softening: :math:`\lambda`, 0 to 1.
         coefficient: :math:`\sigma`, above 0.
         dead_zone: :math:`\tau`, 0 or more.
+        closing: what share of the gap may be left since a modality last got a classifier, for it to
+            get one more, 0 or more. One that the last classifier did not help would else get one
+            at every check. ``math.inf`` never asks, as the paper.
         most: how many classifiers a modality may have, 1 or more.
         width: of the hidden layer of a classifier.
         added: how the hidden layers of added classifiers are used: `HiddenLayer()`, or
@@ -76,6 +79,7 @@ class AUG(Method):
         softening: float = 0.5,
         coefficient: float = 1.0,
         dead_zone: float = 0.01,
+        closing: float = 0.5,
         most: int = 12,
         width: int = 256,
         added: HiddenLayer | None = None,
@@ -100,18 +104,23 @@ class AUG(Method):
             raise SetupError(f"AUG(coefficient): expected a number above 0, found {coefficient}")
         if not 0 <= dead_zone < math.inf:
             raise SetupError(f"AUG(dead_zone): expected a number of 0 or more, found {dead_zone}")
+        if not closing >= 0:
+            raise SetupError(f"AUG(closing): expected a number of 0 or more, found {closing}")
         self.every = every
         self.softening = softening
         self.coefficient = coefficient
         self.dead_zone = dead_zone
+        self.closing = closing
         self.fusion = fusion or FixedWeights()
         self.classifiers = GrowingClassifiers(most, width, added or HiddenLayer())
+        self.register_buffer("gaps", torch.empty(0))  # when each last got a classifier, (M,)
         self.register_buffer("true_class", torch.empty(0))  # summed over this epoch, (M,)
         self.register_buffer("samples", torch.empty(0))  # that it is summed over, (M,)
         self._growing: tuple[str, ...] = ()  # at the next step: whom nobody trains must not vote
         self._measured: dict[str, Tensor] = {}
         self._proposed: dict[str, Tensor] = {}
 
+    gaps: Tensor
     true_class: Tensor
     samples: Tensor
 
@@ -125,6 +134,7 @@ class AUG(Method):
     def build(self, shapes: Shapes) -> None:
         self.fusion.check(self.names, shapes.logits)
         self.classifiers.build(shapes, mix(self.seed, 1))
+        self.gaps = torch.full((len(self.names),), math.inf, dtype=shapes.dtype)
         self.true_class = torch.zeros(len(self.names), dtype=shapes.dtype)
         self.samples = torch.zeros(len(self.names), dtype=shapes.dtype)
 
@@ -181,7 +191,9 @@ class AUG(Method):
         assert self.every is not None
         if (run.epoch + 1) % self.every == 0:
             confidence = self.true_class / self.samples  # NaN where there were none
-            weak = lagging_modalities(confidence, self.coefficient, self.dead_zone)
+            gaps = confidence_gaps(confidence, self.coefficient)
+            weak = (gaps > self.dead_zone) & (gaps <= self.closing * self.gaps)
+            self.gaps = torch.where(weak, gaps, self.gaps)
             flags = zip(self.names, weak.tolist(), strict=True)
             self._growing = tuple(name for name, grows in flags if grows)
         self.true_class.zero_()
