@@ -234,7 +234,7 @@ def test_a_modality_that_the_last_classifier_did_not_help_gets_no_more() -> None
     """At high rates a gap of information, or of its own making, would else give one every check."""
     method = growing(closing=0.5)
     made(World(), method).end_epoch()
-    for gap, grows in ((0.4, True), (0.3, False), (0.2, True), (0.11, False), (0.1, True)):
+    for gap, grows in ((0.4, True), (0.3, False), (0.19, True), (0.11, False), (0.09, True)):
         before = method.counts["visual"]
         method.classifiers.counts["visual"] = before
         method._growing = ()
