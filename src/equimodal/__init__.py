@@ -11,6 +11,7 @@ from equimodal.evidence import Evidence
 from equimodal.method import Capabilities, Method, Order
 from equimodal.methods import (
     AGM,
+    AMSS,
     ARL,
     AUG,
     BSS,
@@ -44,6 +45,7 @@ from equimodal.methods import (
     DynamicMSLR,
     Ensemble,
     EntropyWeighted,
+    FilterScaling,
     FittedWeight,
     FixedHiddenLayer,
     FixedWeights,
@@ -54,6 +56,7 @@ from equimodal.methods import (
     HeadSlices,
     HiddenLayer,
     InfoReg,
+    InverseProbability,
     JensenShannon,
     Joint,
     LearnedWeight,
@@ -95,6 +98,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AGM",
+    "AMSS",
     "ARL",
     "AUG",
     "BSS",
@@ -134,6 +138,7 @@ __all__ = [
     "Ensemble",
     "EntropyWeighted",
     "Evidence",
+    "FilterScaling",
     "FittedWeight",
     "FixedHiddenLayer",
     "FixedWeights",
@@ -144,6 +149,7 @@ __all__ = [
     "HeadSlices",
     "HiddenLayer",
     "InfoReg",
+    "InverseProbability",
     "JensenShannon",
     "Joint",
     "LearnedWeight",

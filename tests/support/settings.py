@@ -109,6 +109,7 @@ def umt() -> eq.Method:
 METHODS: dict[str, Callable[[], eq.Method]] = {
     "agm": eq.AGM,
     "amco": amco,
+    "amss": eq.AMSS,
     "arl": arl,
     "aug": aug,
     "bss": eq.BSS,
@@ -167,7 +168,12 @@ def two_sided() -> eq.Method:
     return eq.OGM(alpha=0.8, coefficient=eq.TwoSided(beta=1.5))
 
 
+def amss_plus() -> eq.Method:
+    return eq.AMSS(scaling=eq.InverseProbability())
+
+
 VARIANTS: dict[str, Callable[[], eq.Method]] = {
+    "amss+": amss_plus,
     "ogm-ge, smoothed, noise per element": smoothed_elements,
     "ogm-ge, on updates": on_updates,
     "ogm, two-sided": two_sided,

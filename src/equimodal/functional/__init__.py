@@ -2,6 +2,7 @@
 
 from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
 from equimodal.functional.amco import mask_rate, reliance, unmasked
+from equimodal.functional.amss import drawn_filters, label_information, updated_shares
 from equimodal.functional.arl import asymmetric_weights
 from equimodal.functional.aug import confidence_gaps, lagging_modalities, residual_loss
 from equimodal.functional.cggm import cggm_coefficients, correctness, direction_loss
@@ -88,6 +89,7 @@ __all__ = [
     "direction_loss",
     "discrepancy_ratio",
     "dominance",
+    "drawn_filters",
     "drop_probability",
     "drop_scale",
     "element_std",
@@ -98,6 +100,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "keep_modalities",
     "keep_probability",
+    "label_information",
     "lagging_modalities",
     "late_average",
     "learning_speed",
@@ -151,6 +154,7 @@ __all__ = [
     "unit_norm",
     "unit_rows",
     "unmasked",
+    "updated_shares",
     "weak_modality_weight",
     "weight_slope",
 ]

@@ -10,6 +10,7 @@ from equimodal.methods.features.greedy import Greedy
 from equimodal.methods.features.modality_dropout import ModalityDropout
 from equimodal.methods.features.opm import OPM
 from equimodal.methods.gradient.agm import AGM
+from equimodal.methods.gradient.amss import AMSS, FilterScaling, InverseProbability
 from equimodal.methods.gradient.cggm import CGGM
 from equimodal.methods.gradient.coefficients import Coefficient, Continuous, Thresholded, TwoSided
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, TorchJD
@@ -67,6 +68,7 @@ from equimodal.methods.teacher import Teacher, teachers_of
 
 __all__ = [
     "AGM",
+    "AMSS",
     "ARL",
     "AUG",
     "BSS",
@@ -103,6 +105,7 @@ __all__ = [
     "DynamicMSLR",
     "Ensemble",
     "EntropyWeighted",
+    "FilterScaling",
     "FittedWeight",
     "FixedHiddenLayer",
     "FixedWeights",
@@ -114,6 +117,7 @@ __all__ = [
     "HeadSlices",
     "HiddenLayer",
     "InfoReg",
+    "InverseProbability",
     "JensenShannon",
     "Joint",
     "LearnedWeight",
