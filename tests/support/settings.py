@@ -38,6 +38,10 @@ def data_remixing() -> eq.Method:
     return eq.DataRemixing(warm_up=1)
 
 
+def di_mml() -> eq.Method:
+    return eq.DIMML(contrast=1, encoding=2)
+
+
 def diagnosing_relearning() -> eq.Method:
     return eq.DiagnosingRelearning(every=1, times=2)
 
@@ -117,6 +121,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "cml": eq.CML,
     "data-remixing": data_remixing,
     "dgl": eq.DGL,
+    "di-mml": di_mml,
     "diagnosing-relearning": diagnosing_relearning,
     "dynamic-mslr": dynamic_mslr,
     "ensemble": eq.Ensemble,

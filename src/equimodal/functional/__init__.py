@@ -13,6 +13,12 @@ from equimodal.functional.coefficients import (
     two_sided_coefficient,
 )
 from equimodal.functional.data_remixing import least_separable, separability
+from equimodal.functional.di_mml import (
+    confidence_weighted,
+    discriminative,
+    nearest_classes,
+    one_way_contrast,
+)
 from equimodal.functional.distillation import feature_distance, logit_divergence, prioritised
 from equimodal.functional.evidence import discrepancy_ratio, log_score
 from equimodal.functional.gradient_blending import blending_weights
@@ -82,12 +88,14 @@ __all__ = [
     "confidence_excess",
     "confidence_gaps",
     "confidence_ratio",
+    "confidence_weighted",
     "continuous_coefficient",
     "contributions",
     "correctness",
     "cosine_logits",
     "direction_loss",
     "discrepancy_ratio",
+    "discriminative",
     "dominance",
     "drawn_filters",
     "drop_probability",
@@ -114,6 +122,8 @@ __all__ = [
     "misaligned_loss",
     "misaligned_sources",
     "mixture_first_divergence",
+    "nearest_classes",
+    "one_way_contrast",
     "patience_spent",
     "prime_indicator",
     "prioritised",

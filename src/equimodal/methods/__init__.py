@@ -29,6 +29,7 @@ from equimodal.methods.objective.arl import ARL, AsymmetricWeights, UniformWeigh
 from equimodal.methods.objective.aug import AUG
 from equimodal.methods.objective.blending_schedule import OfflineBlending, OnlineBlending
 from equimodal.methods.objective.cml import CML
+from equimodal.methods.objective.di_mml import DIMML
 from equimodal.methods.objective.g2d import G2D
 from equimodal.methods.objective.gradient_blending import GradientBlending
 from equimodal.methods.objective.growing import FixedHiddenLayer, HiddenLayer
@@ -75,6 +76,7 @@ __all__ = [
     "CGGM",
     "CML",
     "DGL",
+    "DIMML",
     "G2D",
     "GE",
     "IPRM",
