@@ -147,6 +147,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "multi-loss": eq.MultiLoss,
     "ogm": ogm,
     "ogm-ge": ogm_ge,
+    "olm": eq.OLM,
     "opm": opm,
     "pmr": eq.PMR,
     "pretraining": pretraining,

@@ -54,6 +54,7 @@ from equimodal.functional.noise import (
     sliced_std,
     tensor_std,
 )
+from equimodal.functional.olm import norm_slope, relative_pace
 from equimodal.functional.opm import drop_probability, drop_scale
 from equimodal.functional.pmr import (
     class_sums,
@@ -123,6 +124,7 @@ __all__ = [
     "misaligned_sources",
     "mixture_first_divergence",
     "nearest_classes",
+    "norm_slope",
     "one_way_contrast",
     "patience_spent",
     "prime_indicator",
@@ -133,6 +135,7 @@ __all__ = [
     "purity",
     "recursive_least_squares",
     "relative_accuracy",
+    "relative_pace",
     "relearning_strength",
     "reliance",
     "repetitions",

@@ -42,6 +42,7 @@ from equimodal.methods.objective.midas import MIDAS
 from equimodal.methods.objective.mimo import MIMO
 from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVectors
 from equimodal.methods.objective.multi_loss import MultiLoss
+from equimodal.methods.objective.olm import OLM
 from equimodal.methods.objective.pmr import PMR
 from equimodal.methods.objective.stimulation import (
     GradedStimulation,
@@ -90,6 +91,7 @@ __all__ = [
     "MSLR",
     "OGM",
     "OGMGE",
+    "OLM",
     "OPM",
     "PMR",
     "UMT",
