@@ -11,7 +11,7 @@ def relative_pace(losses: Tensor, initial: Tensor) -> Tensor:
 
     .. math:: r_k = \frac{\ell_k / \ell_k^0}{\frac1K \sum_j \ell_j / \ell_j^0}
 
-    Above 1 for one that has learned less than the others (Jiang et al., IJCAI 2024).
+    Above 1 for one that has learned less than the others (Zong et al., IJCAI 2024).
 
     Args:
         losses: :math:`\ell`, shape ``(K,)``; NaN for one that is not there.

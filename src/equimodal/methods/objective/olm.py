@@ -21,7 +21,7 @@ from equimodal.update.noise import mix
 
 
 class OLM(Method):
-    r"""Online logit modulation (Jiang et al., IJCAI 2024).
+    r"""Online logit modulation (Zong et al., IJCAI 2024).
 
     .. math::
         L = \ell(w_0 f, y) + \sum_m \ell(w_m u_m, y), \qquad
@@ -47,7 +47,7 @@ class OLM(Method):
     """
 
     name = "olm"
-    source = "Jiang et al., IJCAI 2024"
+    source = "Zong et al., IJCAI 2024"
     replaces_joint = True
     modulates = False
     capabilities = Capabilities(accumulation="per micro-batch")
