@@ -133,6 +133,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "iprm": eq.IPRM,
     "joint": eq.Joint,
     "lfm": eq.LFM,
+    "loss-weighting": eq.LossWeighting,
     "mbsd": eq.MBSD,
     "mcr": mcr,
     "midas": midas,
@@ -178,7 +179,12 @@ def amss_plus() -> eq.Method:
     return eq.AMSS(scaling=eq.InverseProbability())
 
 
+def uncertainty() -> eq.Method:
+    return eq.LossWeighting(eq.Uncertainty())
+
+
 VARIANTS: dict[str, Callable[[], eq.Method]] = {
+    "loss-weighting, uncertainty": uncertainty,
     "amss+": amss_plus,
     "ogm-ge, smoothed, noise per element": smoothed_elements,
     "ogm-ge, on updates": on_updates,

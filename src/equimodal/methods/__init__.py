@@ -36,6 +36,13 @@ from equimodal.methods.objective.growing import FixedHiddenLayer, HiddenLayer
 from equimodal.methods.objective.iprm import IPRM
 from equimodal.methods.objective.joint import Joint
 from equimodal.methods.objective.lfm import LFM
+from equimodal.methods.objective.loss_rules import (
+    InverseFrequency,
+    LossRule,
+    RunningMagnitude,
+    Uncertainty,
+)
+from equimodal.methods.objective.loss_weighting import LossWeighting
 from equimodal.methods.objective.mbsd import MBSD
 from equimodal.methods.objective.mcr import MCR
 from equimodal.methods.objective.midas import MIDAS
@@ -121,11 +128,14 @@ __all__ = [
     "HeadSlices",
     "HiddenLayer",
     "InfoReg",
+    "InverseFrequency",
     "InverseProbability",
     "JensenShannon",
     "Joint",
     "LearnedWeight",
     "LeastSquares",
+    "LossRule",
+    "LossWeighting",
     "MMCosine",
     "MMPareto",
     "MinNorm",
@@ -140,6 +150,7 @@ __all__ = [
     "Projection",
     "PrototypicalEntropy",
     "ReconBoost",
+    "RunningMagnitude",
     "SampleSequence",
     "SampleValuation",
     "SwitchedStimulation",
@@ -148,6 +159,7 @@ __all__ = [
     "Thresholded",
     "TorchJD",
     "TwoSided",
+    "Uncertainty",
     "UniformWeights",
     "Unimodal",
     "UnitLeastSquares",
