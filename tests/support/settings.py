@@ -154,6 +154,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "pretraining": pretraining,
     "reconboost": reconboost,
     "sample-valuation": sample_valuation,
+    "simbamm": eq.SimBaMM,
     "tcmax": eq.TCMax,
     "umt": umt,
     "unimodal": unimodal,

@@ -51,6 +51,7 @@ from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVector
 from equimodal.methods.objective.multi_loss import MultiLoss
 from equimodal.methods.objective.olm import OLM
 from equimodal.methods.objective.pmr import PMR
+from equimodal.methods.objective.simbamm import SimBaMM
 from equimodal.methods.objective.stimulation import (
     GradedStimulation,
     PrototypicalEntropy,
@@ -153,6 +154,7 @@ __all__ = [
     "RunningMagnitude",
     "SampleSequence",
     "SampleValuation",
+    "SimBaMM",
     "SwitchedStimulation",
     "TCMax",
     "Teacher",
