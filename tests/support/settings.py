@@ -143,6 +143,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "mmpareto": eq.MMPareto,
     "modality-dropout": eq.ModalityDropout,
     "modality-valuation": modality_valuation,
+    "modgap": eq.ModGap,
     "mses": mses,
     "mslr": mslr,
     "multi-loss": eq.MultiLoss,

@@ -45,6 +45,7 @@ from equimodal.functional.mla import entropy_weights, recursive_least_squares, u
 from equimodal.functional.mmcosine import cosine_logits, unit_rows
 from equimodal.functional.mmpareto import min_norm_weight, restoring_factor
 from equimodal.functional.modality_dropout import keep_modalities, keep_probability
+from equimodal.functional.modgap import symmetric_contrast, uniformity
 from equimodal.functional.mses import patience_spent
 from equimodal.functional.mslr import relative_accuracy
 from equimodal.functional.noise import (
@@ -160,10 +161,12 @@ __all__ = [
     "spread_centres",
     "supervised_contrast",
     "switched_stimulation",
+    "symmetric_contrast",
     "tensor_std",
     "thresholded_coefficient",
     "total_correlation_loss",
     "two_sided_coefficient",
+    "uniformity",
     "unit_norm",
     "unit_rows",
     "unmasked",

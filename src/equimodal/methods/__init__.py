@@ -48,6 +48,7 @@ from equimodal.methods.objective.mcr import MCR
 from equimodal.methods.objective.midas import MIDAS
 from equimodal.methods.objective.mimo import MIMO
 from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVectors
+from equimodal.methods.objective.modgap import ModGap
 from equimodal.methods.objective.multi_loss import MultiLoss
 from equimodal.methods.objective.olm import OLM
 from equimodal.methods.objective.pmr import PMR
@@ -141,6 +142,7 @@ __all__ = [
     "MMPareto",
     "MinNorm",
     "MixtureFirst",
+    "ModGap",
     "ModalityDropout",
     "ModalityValuation",
     "MultiLoss",
