@@ -73,6 +73,36 @@ class RankDependent(Flawed):
         return super().objective(step)
 
 
+class OverPresent(Flawed):
+    """Means over those that have a modality, which micro-batches have unlike often."""
+
+    def objective(self, step: eq.Step) -> dict[str, Tensor]:
+        own = step.criterion.per_sample(step.logits, step.target)
+        there = step.present.get("audio", torch.ones(step.size, dtype=torch.bool))
+        return {"extra": (own * there).sum() / there.sum().clamp(min=1)}
+
+
+class Rewriting(Flawed):
+    def end_epoch(self, run: Run) -> None:
+        for owned in run.parameters("audio"):
+            owned.parameter.data.mul_(0.9)
+
+
+class Voting(Flawed):
+    """What predicts changes when training ends."""
+
+    def end_epoch(self, run: Run) -> None:
+        self.memory += 1
+
+    def predict(self, step: eq.Step) -> Tensor:
+        return step.logits * (1 + self.memory)
+
+
+class FirstCounts(Flawed):
+    def objective(self, step: eq.Step) -> dict[str, Tensor]:
+        return {"extra": step.features[step.names[0]].square().mean()}
+
+
 def test_a_method_without_flaw_passes() -> None:
     for check in testing.CHECKS:
         check(Flawed)
@@ -86,6 +116,11 @@ def test_a_method_without_flaw_passes() -> None:
         (testing.repeats, Random, "generators of your own"),
         (testing.resumes, Forgetful, "register state as buffers"),
         (testing.accumulates, PerBatch, "per micro-batch"),
+        (testing.counts_every_sample_alike, OverPresent, "over all samples"),
+        (testing.on_two_ranks, OverPresent, "over all samples"),
+        (testing.ends_as_trained, Rewriting, "changed the model"),
+        (testing.ends_as_trained, Voting, "changed predictions"),
+        (testing.ignores_the_order, FirstCounts, "position of a modality"),
         (testing.predicts, Misshapen, "(48, 1)"),
         (testing.on_two_ranks, RankDependent, "differ"),
     ],

@@ -147,6 +147,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "mses": mses,
     "mslr": mslr,
     "multi-loss": eq.MultiLoss,
+    "mwam": eq.MWAM,
     "ogm": ogm,
     "ogm-ge": ogm_ge,
     "olm": eq.OLM,

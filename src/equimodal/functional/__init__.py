@@ -48,6 +48,7 @@ from equimodal.functional.modality_dropout import keep_modalities, keep_probabil
 from equimodal.functional.modgap import symmetric_contrast, uniformity
 from equimodal.functional.mses import patience_spent
 from equimodal.functional.mslr import relative_accuracy
+from equimodal.functional.mwam import cosine_transform, frequency_factors, frequency_ratios
 from equimodal.functional.noise import (
     element_std,
     running_moments_,
@@ -95,6 +96,7 @@ __all__ = [
     "contributions",
     "correctness",
     "cosine_logits",
+    "cosine_transform",
     "direction_loss",
     "discrepancy_ratio",
     "discriminative",
@@ -105,6 +107,8 @@ __all__ = [
     "element_std",
     "entropy_weights",
     "feature_distance",
+    "frequency_factors",
+    "frequency_ratios",
     "graded_stimulation",
     "holding_strength",
     "jensen_shannon_divergence",

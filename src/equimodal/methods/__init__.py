@@ -18,6 +18,7 @@ from equimodal.methods.gradient.dgl import DGL
 from equimodal.methods.gradient.direction import Direction, GradientCosine, WeightCosine
 from equimodal.methods.gradient.inforeg import InfoReg
 from equimodal.methods.gradient.mmpareto import MMPareto
+from equimodal.methods.gradient.mwam import MWAM
 from equimodal.methods.gradient.ogm import GE, OGM, OGMGE
 from equimodal.methods.objective.alignment import (
     FittedWeight,
@@ -98,6 +99,7 @@ __all__ = [
     "MLA",
     "MSES",
     "MSLR",
+    "MWAM",
     "OGM",
     "OGMGE",
     "OLM",

@@ -83,6 +83,6 @@ class MIMO(Method):
     def _value(self, losses: Tensor) -> Tensor:
         # Modalities that nobody has count neither in the sum nor in M.
         there = losses > -math.inf
-        gap = math.log(len(self.names)) - there.sum().clamp(min=1).log()
+        gap = math.log(len(self.names)) - there.sum().clamp(min=1).to(losses).log()
         value = smooth_maximum(losses, self.smoothing) + self.smoothing * gap
         return torch.where(there.any(), value, 0)
