@@ -16,6 +16,7 @@ A method that works with some models only says with which: see `on`.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import socket
 import sys
@@ -34,6 +35,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from equimodal.balancer import Balancer
 from equimodal.errors import StepError
 from equimodal.method import Method
+from equimodal.step import Shapes
 
 Factory = Callable[[], Method]
 NAMES = ("audio", "visual", "text", "depth")
@@ -126,6 +128,7 @@ class Trial:
         part: the part of the training samples that this rank has.
         epochs: how many the balancer is told that training has.
         backwards: whether the encoders are given in the reverse order.
+        log_probabilities: whether the loop gives the criterion those, and not logits.
         missing: whether samples lack modalities, in any two parts of a batch unlike many.
     """
 
@@ -138,6 +141,7 @@ class Trial:
         part: slice = slice(None),
         epochs: int = 8,
         missing: bool = False,
+        log_probabilities: bool = False,
         backwards: bool = False,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -163,8 +167,10 @@ class Trial:
             self.optimizer,
             train_loader=DataLoader(TensorDataset(*self.data), 12),
             val_loader=DataLoader(held_out, 12),
+            criterion=nn.NLLLoss() if log_probabilities else nn.functional.cross_entropy,
             epochs=epochs,
         )
+        self.log_probabilities = log_probabilities
         self.part = slice(None) if self.resamples else part
         self.present = lacking(modalities) if missing else {}
 
@@ -197,6 +203,8 @@ class Trial:
                 present = dict(zip(names, batch[many:], strict=True)) or None
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                     logits = self.replica(*inputs)
+                    if self.log_probabilities:
+                        logits = logits.log_softmax(dim=1)
                     loss = self.balancer.loss(logits, target, present=present) / micro
                 self.balancer.backward(scaler.scale(loss))
                 if count % micro == 0:
@@ -337,6 +345,24 @@ def ignores_the_order(make: Factory) -> None:
     )
 
 
+def reads_log_probabilities(make: Factory) -> None:
+    """With NLLLoss on log-probabilities it trains about as with cross-entropy on logits.
+
+    About: scores may be read in another way. Logits taken for log-probabilities have a loss without
+    a bound, and parameters that run away. Only where the library tells the kinds of outputs apart.
+    """
+    if "outputs" not in {field.name for field in dataclasses.fields(Shapes)}:
+        return
+    logits = Trial(make).train().weights
+    found = Trial(make, log_probabilities=True).train().weights
+    difference = (found - logits).abs().max() / logits.abs().max()
+    _require(
+        difference <= 1,
+        f"with log-probabilities the parameters differ by {difference:.1e} of the largest: give "
+        "the criterion what it takes, by step.loss",
+    )
+
+
 def ends_as_trained(make: Factory) -> None:
     """After the last epoch the model, and what it predicts, are as they were trained."""
     trial = Trial(make, epochs=2).train(2, end=False)
@@ -410,6 +436,7 @@ CHECKS: Sequence[Callable[[Factory], None]] = (
     resumes,
     accumulates,
     counts_every_sample_alike,
+    reads_log_probabilities,
     ends_as_trained,
     ignores_the_order,
     scales,
