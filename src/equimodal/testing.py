@@ -335,7 +335,7 @@ def ignores_the_order(make: Factory) -> None:
     if make().capabilities.order != "free":
         return
     forwards, backwards = (
-        Trial(make, 3 if _takes(make, 3) else 2, backwards=b).train() for b in (0, 1)
+        Trial(make, 3 if _takes(make, 3) else 2, backwards=b).train() for b in (False, True)
     )
     difference = (backwards.weights - forwards.weights).abs().max() / forwards.weights.abs().max()
     _require(

@@ -22,6 +22,7 @@ RELEASED: list[tuple[Callable[[], eq.Method], int, dict[str, object]]] = [
     (eq.ARL, 100, {"start": 5}),
     (eq.AUG, 200, {"every": 20}),
     (eq.DataRemixing, 60, {"warm_up": 10}),
+    (eq.DIMML, 170, {"contrast": 20, "encoding": 150}),
     (eq.DiagnosingRelearning, 90, {"every": 20}),
     (lambda: eq.G2D(teachers()), 300, {"gating": (0, 150)}),
     (eq.InfoReg, 50, {"history": 10}),
