@@ -5,12 +5,21 @@ Inputs and outputs are data of one run each in double precision; no code of thei
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from equimodal.functional import lfm
+from equimodal.functional.cml import confidence_excess
+from equimodal.functional.data_remixing import separability
+from equimodal.functional.iprm import divergence, geodesic_mixture
+from equimodal.functional.mmpareto import min_norm_weight
+from equimodal.functional.pmr import prototype_logits
 from equimodal.methods.objective.alignment import FittedWeight
 
 
@@ -70,3 +79,47 @@ def test_the_fitted_weight_of_lfm(epoch: int, classification: float) -> None:
         shorter = FittedWeight().over(40)
         again = shorter.following(found, epoch // 5, lambda: torch.ones(()))
         assert again.item() == pytest.approx(found.item(), rel=1e-9)
+
+
+# ---------------------------------------------------------------------- others, from a file
+
+
+def released(method: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("released.json").read_text())
+    return dict(found[method])
+
+
+def test_the_penalty_of_cml() -> None:
+    of = released("cml")
+    subset, superset = tensors(of["subset"], of["superset"])
+    found = confidence_excess(subset, superset, torch.tensor([0, 1, 2, 0, 1, 2])).sum()
+    assert found.item() == pytest.approx(of["loss"], rel=1e-9)
+    assert found > 0
+
+
+def test_the_weights_of_mmpareto() -> None:
+    of = released("mmpareto")
+    joint, unimodal = (torch.cat(tensors(*of[which])) for which in ("joint", "unimodal"))
+    weight = min_norm_weight(joint @ joint, joint @ unimodal, unimodal @ unimodal)
+    assert [weight.item(), 1 - weight.item()] == pytest.approx(of["weights"], rel=1e-9)
+    assert 0.01 < weight < 0.99
+
+
+def test_the_distances_of_pmr() -> None:
+    of = released("pmr")
+    features, prototypes, distances = tensors(of["z"], of["p"], of["d"])
+    torch.testing.assert_close(-prototype_logits(features, prototypes), distances)
+
+
+def test_the_mixture_and_the_divergence_of_iprm() -> None:
+    of = released("iprm")
+    first, second, mixed, own, other = tensors(*(of[k] for k in ("a", "b", "mixed", "u", "w")))
+    found = geodesic_mixture(first, second, torch.tensor(0.3, dtype=torch.float64))
+    torch.testing.assert_close(found, mixed, rtol=1e-6, atol=1e-7)
+    assert divergence(own, other).mean().item() == pytest.approx(of["kl"], rel=1e-9)
+
+
+def test_the_separability_of_data_remixing() -> None:
+    of = released("data-remixing")
+    (logits,) = tensors(of["u"])
+    assert separability(logits).tolist() == pytest.approx(of["kl"], rel=1e-7)
