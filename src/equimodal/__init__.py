@@ -99,6 +99,7 @@ from equimodal.methods import (
     WeightedSequence,
     teachers_of,
 )
+from equimodal.ranks import ALONE
 from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
 from equimodal.step import Shapes, Step
@@ -108,6 +109,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AGM",
+    "ALONE",
     "AMSS",
     "ARL",
     "AUG",

@@ -2,60 +2,30 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from equimodal import ranks
-from equimodal.attach.attachment import Attachment
-from equimodal.attach.capture import Call, leave
 from equimodal.attach.check import Check, checked
-from equimodal.attach.export import exported
-from equimodal.attach.features import Given, Inputs
-from equimodal.attach.handout import Handout, Pending
+from equimodal.attach.export import exported, of_a_copy
 from equimodal.attach.sharding import refuse_copy
-from equimodal.composition import Composition, modules_of, summed
-from equimodal.criterion import Criterion, Loss
-from equimodal.epochs.passes import Forward, last_is_target
 from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Run
-from equimodal.errors import MatchError, SetupError, StepError
-from equimodal.evidence import EvidenceSum
-from equimodal.holding import hold, refuse_held
-from equimodal.method import Method, Need
-from equimodal.modalities import Encoders
-from equimodal.readout import move
-from equimodal.refusals import refuse_accumulation, refuse_incapable, refuse_unfit, refuse_ungated
-from equimodal.scores import scores_from
-from equimodal.state import restore, save
-from equimodal.step import Shapes, Step
-from equimodal.update.modulation import Modulated, Modulation
-from equimodal.update.noise import NoiseSource
-from equimodal.update.notices import Notices
-from equimodal.update.optimizers import (
-    Optimizer,
-    eager,
-    given_optimizers,
-    held,
-    hook_steps,
-    refuse_untrained,
-    trained,
-    weakly,
-)
-from equimodal.update.own import Factory, OwnOptimizer, like
-from equimodal.update.scaling import refuse_untold, unscale
-from equimodal.update.separation import Separation
-from equimodal.update.tracking import Tracker
-from equimodal.update.watching import unwatch, watch
+from equimodal.errors import SetupError
+from equimodal.loop.backward import backpropagated
+from equimodal.loop.loss import losses
+from equimodal.loop.modulate import modulated
+from equimodal.loop.parts import Parts
+from equimodal.loop.state import restore, save
+from equimodal.loop.together import refuse_join
+from equimodal.step import Step
+from equimodal.update.optimizers import eager
+from equimodal.update.watching import unwatch
 
 
-class Balancer:
+class Balancer(Parts):
     """Attaches methods to a model, and acts at every step of the user's own loop.
 
     The model is neither wrapped nor changed; `detach`, or leaving a `with` block, takes every hook
@@ -74,15 +44,15 @@ class Balancer:
         methods: a method, or several that compose.
         model: the model on its device, wrapped by DistributedDataParallel or not, not compiled yet.
         encoders: for each modality the module that encodes it (or several, or dotted names).
-        head: the module that turns the features into logits; None for models without one, which
-            then need `scores`.
+        head: the module that turns the features into logits, or several that run in a row; None
+            for models without one.
         optimizer: the optimizer of the model, or several.
         features: where the head's inputs hold each feature, if it cannot be found out: by position
             (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
         criterion: loss of (logits, target); `nn.*Loss` modules and functions with a `reduction`
             are read per sample.
-        scores: how well each modality does alone: "auto" for the exact split of a linear head, else
-            ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
+        scores: how well each modality does alone: "auto" for the exact split of an affine head,
+            else ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
         forward: (model, batch) to (logits, target), for methods that run the model themselves; to
             (logits, target, present) where samples lack modalities, as `loss` takes it. By default
             a batch is a tuple of the model's inputs with the target last.
@@ -95,7 +65,11 @@ class Balancer:
             `metrics`, also where the method does not need them; 0 for never.
         epochs: how many there will be in all, calls of `end_epoch` of a whole training: schedules
             of methods follow it.
-        process_group: ranks that train together; torch.distributed's default group by default.
+        micro_batches: how many losses at most are backpropagated per optimizer step, where it is
+            known. With 1, methods whose factors follow from one micro-batch (AGM) put them into the
+            loss and need no backward pass of their own.
+        process_group: ranks that train together; by default those of DistributedDataParallel or of
+            the mesh of `fully_shard`. `eq.ALONE` where every rank trains a model of its own.
 
     Attributes:
         names: the modalities.
@@ -105,77 +79,6 @@ class Balancer:
     Raises:
         SetupError: something does not fit; nothing has been attached then.
     """
-
-    def __init__(
-        self,
-        methods: Method | Sequence[Method],
-        model: nn.Module,
-        encoders: Encoders,
-        head: nn.Module | str | None = None,
-        optimizer: Optimizer | Sequence[Optimizer] | None = None,
-        *,
-        features: Given | None = None,
-        criterion: Loss = F.cross_entropy,
-        scores: Any = "auto",
-        forward: Forward = last_is_target,
-        train_loader: Iterable[Any] | None = None,
-        val_loader: Iterable[Any] | None = None,
-        own_optimizer: Factory | None = None,
-        seed: int = 0,
-        track_every: int = 0,
-        epochs: int | None = None,
-        process_group: dist.ProcessGroup | None = None,
-    ) -> None:
-        self.optimizers = given_optimizers(optimizer)
-        self.criterion = Criterion(criterion)
-        self.scores = scores_from(scores)
-        refuse_held([self.scores])
-        self.forward, self.train_loader, self.val_loader = forward, train_loader, val_loader
-        self.seed, self.epoch, self.steps = seed, 0, 0
-        self.process_group = process_group
-        if process_group is None and isinstance(model, DistributedDataParallel):
-            self.process_group = model.process_group
-        self.attached = Attachment(model, encoders, head, features, self.scores, self.criterion)
-        self.names = self.attached.names
-        modalities, sharding = self.attached.modalities, self.attached.sharding
-        if self.process_group is None and sharding is not None:
-            self.process_group = sharding.data_parallel_group()
-        refuse_untrained(modalities, self.optimizers)
-        supplied: set[Need] = {"scores", "encoder inputs", "sample identities"}
-        supplied |= set() if train_loader is None else {"training data"}
-        supplied |= set() if val_loader is None else {"held-out data"}
-        supplied |= set() if epochs is None else {"length of training"}
-        self.epochs = epochs
-        self.methods = Composition(methods, self.names, seed, frozenset(supplied), epochs)
-        if train_loader is not None and self.methods.needs("sample identities"):
-            refuse_stream(train_loader)
-        refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)
-        source = NoiseSource(seed)
-        self.modulation = Modulation(self.methods.methods, modalities, source, sharding)
-        combining = self.methods.owner("combine")
-        self.separation = None if combining is None else Separation(combining, modalities)
-        self.tracker = Tracker(modalities, track_every, sharding)
-        self.own = OwnOptimizer(self.optimizers[0], own_optimizer or like(self.optimizers[0]))
-        self.shapes: Shapes | None = None
-        self.evidence = EvidenceSum()
-        self.handout = Handout()
-        self.batch: tuple[Tensor, Mapping[str, Tensor]] | None = None
-        self.driven = False  # whether the loop goes through `batches`
-        self._modulated: Modulated | None = None  # between modulate and step
-        self._agreed = False
-        self._modulations = 0  # within one optimizer.step(closure)
-        self.notices = Notices(modalities, self.optimizers)
-        handles = self.methods.attach(self.attached.bare_model, modalities)
-        handles += hook_steps(self.optimizers, self._before_step, self._after_step)
-        watch(self.notices)
-        self.attached.keeps_encoders = self.methods.needs("encoder inputs")
-        if self.methods.any("gate") or self.methods.any("order"):
-            self.attached.recorder.gate = weakly(self._gate)
-        self.attached.recorder.attach()
-        # A balancer that is dropped, as in a notebook cell that is run again, takes its hooks off.
-        self._leave = weakref.finalize(self, leave, self.attached.recorder, handles)
-        self._leave.atexit = False
-        hold([*self.methods, self.scores], self._leave)
 
     # ------------------------------------------------------------------ the loop
 
@@ -211,36 +114,8 @@ class Balancer:
         """
         if not torch.is_grad_enabled():
             return self.criterion.total(logits, target)
-        self.notices.evaluating(self.attached.model)
-        if self.batch is None and self.methods.any("order") and not self.driven:
-            self.notices.unordered()
-        indices, kept = (None, {}) if self.batch is None else self.batch
-        step = self.attached.step(logits, target, narrowed(present, kept), indices, self.epoch)
-        step.process_group = self.process_group
-        alone = self.methods.owner("predict_unimodal")
-        if alone is not None and alone.scored:
-            step.run_scores = alone.predict_unimodal
-        if step.autocast or step.compiled:
-            refuse_unfit(self.methods, mixed=step.autocast, compiled=step.compiled)
-        if step.gates is None and self.attached.recorder.boundary.training:
-            drops = ("gate", "order") if self.batch is not None and self.batch[1] else ("gate",)
-            refuse_ungated(self._acting(), drops)
-        # What the order of an epoch leaves out alone always keeps one modality that is there.
-        gated = bool(present) or self.methods.any("gate")
-        step.thinned = gated and bool(step.present and step.gates)
-        if self.shapes is None:
-            self.make_modules(step.shapes)
-        terms = self.methods.terms(step)
-        probe = self.scores.objective(step)
-        if probe is not None:
-            terms["scores/probe"] = probe
-        scored = self.methods.needs("scores") or self.tracker.due(self.steps)
-        scores = step.log_scores() if scored else None
-        pending = Pending(terms, scores, self.methods.measure(step))
-        self.tracker.losses(terms)
-        total = summed(terms, step, self.process_group)
-        self.handout.note(total, pending)
-        return total
+        step = self._step(logits, target, present)
+        return self.handout.give(*losses(self, step))
 
     @eager  # a compiled step breaks at a backward pass anyway: here, and only once
     def backward(self, loss: Tensor, using: Callable[[Tensor], None] | None = None) -> None:
@@ -254,28 +129,9 @@ class Balancer:
         Raises:
             StepError: the loss did not come from `loss`, or a method refuses accumulation.
         """
-        records = self.handout.behind(loss)
-        if not records:
-            raise StepError(
-                "balancer.backward: this loss was not computed from what balancer.loss returned "
-                "with gradients enabled: write loss = balancer.loss(logits, target). Of compiled "
-                "losses only the latest is known: backpropagate each before the next"
-            )
-        if self._modulated is not None:
-            self.notices.refuse_replaced()
-            self.modulation.refuse_unstepped(held(*self._modulated.stepped))
-        if self.evidence.micro_batches + len(records) > 1:
-            refuse_accumulation(self._acting())
-        self.own.before_backward()
-        if self.separation is not None:
-            terms = [record.terms for record in records]
-            self.separation.backward(loss, terms, using or Tensor.backward)
-        elif using is not None:
-            using(loss)
-        else:
-            loss.backward()  # type: ignore[no-untyped-call]
-        for record in records:
-            self.evidence.add(record.scores, record.measured)
+        records = self.handout.back(loss)
+        self.ledger.look()
+        self.ledger.add(records, backpropagated(self, loss, records, using))
 
     @torch.no_grad()
     def modulate(self, scaler: torch.amp.GradScaler | None = None) -> None:
@@ -288,39 +144,13 @@ class Balancer:
         Raises:
             StepError: nothing was backpropagated since the last step.
         """
-        if not self.evidence.micro_batches:
-            raise StepError(
-                "balancer.modulate: nothing was backpropagated since the last step: call "
-                "balancer.backward(loss) before it, and modulate once per optimizer step"
-            )
-        if scaler is not None:
-            refuse_unfit(self.methods, mixed=scaler.is_enabled())
-            unscale(scaler, self.optimizers)
-        if not self._agreed:
-            device = next(self.attached.bare_model.parameters()).device
-            self._agreed = ranks.agreed(self.seed, device, self.process_group)
-        evidence = self.evidence.reduce(self.names, self.process_group)
-        scored, self.evidence = self.evidence.log_scores is not None, EvidenceSum()
-        coefficients = self.methods.coefficients(evidence, self.epoch)
-        if self.separation is not None:
-            self.separation.combine(scaler, self.process_group)
-        if self.tracker.due(self.steps):
-            self.tracker.gradients()
-        if scored:
-            self.tracker.judged(evidence[""], coefficients)
-            self.notices.unsound(evidence[""].log_scores)
-        self.notices.untouched(self.modulation.unreached(self._active()), evidence[""])
-        self.modulation.on_gradients(coefficients, self._active(), self.steps)
-        self.methods.adjust(self.attached.modalities, evidence, self.epoch)
-        for parameter in self.methods.frozen(self.attached.modalities, self.epoch):
-            parameter.grad = None
-        self.own.prepare(scaler, self.process_group)
-        self._modulated = Modulated(coefficients, self.steps, set(), scaler is not None)
-        self._modulations += 1
+        self.ledger.modulated = modulated(self, scaler)
+        self.ledger.note()
+        self.modulations += 1
 
     def end_epoch(self) -> None:
         """End an epoch: methods that evaluate, train copies or rewrite parameters do so now."""
-        for method in self._acting():
+        for method in self.acting():
             if method.overrides("end_epoch"):
                 method.end_epoch(Run(self))
         self.epoch += 1
@@ -405,17 +235,6 @@ class Balancer:
         """
         restore(self, state)
 
-    def make_modules(self, shapes: Shapes) -> None:
-        """Make the methods' own modules and their optimizer: at the first step, or on restore."""
-        if self.shapes is not None:
-            return
-        self.shapes = shapes
-        self.methods.build(shapes)
-        self.scores.build(shapes, self.seed)
-        move(self.scores, shapes.device)
-        stepped = self.methods.equip(self.own, self.process_group)
-        self.own.take(p for p in modules_of(self.methods, self.scores) if p not in stepped)
-
     # ------------------------------------------------------------------ leaving
 
     def detach(self) -> None:
@@ -423,81 +242,29 @@ class Balancer:
         self._leave()
         unwatch(self.notices)
 
+    __reduce__ = of_a_copy
+
     def __enter__(self) -> Balancer:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.detach()
 
-    # ------------------------------------------------------------------ hooks
-
-    def _gate(self, call: Call) -> tuple[Inputs, dict[str, Tensor]]:
-        """Scale features before the head, as methods and the order of the epoch ask for."""
-
-        def factors(features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            gates = self.methods.gate(features, self.epoch)
-            for name, kept in ({} if self.batch is None else self.batch[1]).items():
-                feature = features[name]
-                if len(kept) != len(feature):
-                    raise MatchError(
-                        f"the head was given {len(feature)} samples of {name}, but the batch from "
-                        f"balancer.batches has {len(kept)}"
-                    )
-                kept = kept.to(feature.device, feature.dtype)
-                gates[name] = gates[name] * kept if name in gates else kept
-            return gates
-
-        return self.attached.gated(call, factors)
-
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._modulations = 0
-        hidden = self.own.optimizer is not None or self.separation is not None  # gradients
-        if hidden and self._modulated is not None and not self._modulated.told:
-            refuse_untold()
-        if self.modulation.in_update_space:
-            self.modulation.before_update(held(optimizer), self._active())
-        if self.tracker.due(self.steps if self._modulated is None else self._modulated.step):
-            self.tracker.before_update(held(optimizer))
-
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        given = (*args[1:], kwargs.get("closure"))  # torch puts the optimizer itself before them
-        closure = any(each is not None for each in given)
-        bypassed = self._modulated is None and self.handout.waiting
-        self.handout.waiting = False
-        added, whose = self.evidence.micro_batches > 0, self.attached.bare_model
-        stepped = trained(whose, optimizer) if added or bypassed else ()
-        if any(added or parameter.grad is not None for parameter in stepped):
-            self.evidence = EvidenceSum()
-            if self.separation is not None:
-                self.separation.forget()
-            self.notices.forgotten(closure)
-        if closure and self._modulations > 1:
-            raise StepError(
-                f"{type(optimizer).__name__}.step evaluated its closure {self._modulations} times, "
-                "but evidence and noise belong to one gradient per step: use an optimizer that "
-                "evaluates its closure once"
-            )
-        self.notices.stepped()
-        if self._modulated is None:
-            return
-        modulated = self._modulated
-        self.modulation.on_updates(modulated.coefficients, self._active(), modulated.step)
-        self.tracker.updates()
-        if not modulated.stepped:
-            self.own.step()
-            self.methods.commit(self.epoch)
-            self.steps += 1
-        modulated.stepped.add(optimizer)
-        if len(modulated.stepped) == len(self.optimizers):
-            self._modulated = None
-
     # ------------------------------------------------------------------
 
-    def _active(self) -> set[int]:
-        return {index for index, _ in self.methods.active(self.epoch)}
-
-    def _acting(self) -> list[Method]:
-        return [method for _, method in self.methods.active(self.epoch)]
+    def _step(self, logits: Tensor, target: Any, present: Mapping[str, Tensor] | None) -> Step:
+        """Return the step that led to these logits."""
+        refuse_join(self.attached.model)
+        self.notices.evaluating(self.attached.model)
+        if self.batch is None and self.methods.any("order") and not self.driven:
+            self.notices.unordered()
+        indices, kept = (None, {}) if self.batch is None else self.batch
+        step = self.attached.step(logits, target, narrowed(present, kept), indices, self.epoch)
+        step.process_group, step.single = self.process_group, self.micro_batches == 1
+        # What the order of an epoch leaves out alone always keeps one modality that is there.
+        gated = bool(present) or self.methods.any("gate")
+        step.thinned = gated and bool(step.present and step.gates)
+        return step
 
     def _observe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         def run() -> tuple[Any, None]:

@@ -46,7 +46,7 @@ Need = Literal[
     "length of training",
 ]
 Space = Literal["gradient", "update"]
-REST = "(rest)"  # stands for everything outside of the encoders, in `Method.frozen`
+REST = "(rest)"  # stands for what is outside of the encoders
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,9 @@ class Method(nn.Module):
         modulates: whether `coefficients` returns factors, and does not only take note.
         scored: whether scores are of the unimodal logits that `predict_unimodal` returns, because
             the method trains those in place of the head.
+        single_pass: whether its terms need no backward passes of their own where every optimizer
+            step has one micro-batch (`Step.single`).
+        graded: whether factors other than 0 and 1 are among them.
         selection: which parameters of a modality the coefficients and the noise act on.
         space: whether they act on gradients, or on the updates that the optimizer makes of them.
         noise: noise added after the coefficients, or None.
@@ -143,6 +146,8 @@ class Method(nn.Module):
     combines_rest: ClassVar[bool] = False
     modulates: ClassVar[bool] = True
     scored: ClassVar[bool] = False
+    single_pass: ClassVar[bool] = False
+    graded: ClassVar[bool] = True
 
     selection: Selection | Selector = "all"
     space: Space = "gradient"
@@ -252,7 +257,9 @@ class Method(nn.Module):
     def frozen(self) -> frozenset[str]:
         """Return the modalities whose encoder the optimizer must not touch in this step.
 
-        `REST` among them stands for everything outside of the encoders. A frozen parameter has no
+        `REST` among them stands for what is outside of the encoders, and of that for what no loss
+        leads to: a head that only the replaced joint loss would have trained, not a backbone that
+        the method's own terms go through, nor a decoder of the user's. A frozen parameter has no
         gradient: one of zero would still let momentum and weight decay move it.
         """
         return frozenset()

@@ -11,7 +11,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from equimodal.errors import SetupError, unknown
 
-Encoder = nn.Module | str | Sequence[nn.Module | str]
+Part = nn.Module | nn.Parameter | str
+Encoder = Part | Sequence[Part]
 Encoders = Mapping[str, Encoder] | nn.ModuleDict
 
 
@@ -62,18 +63,21 @@ def selector(selection: Selection | Selector) -> Selector:
 class Modalities:
     """The encoders of a model by the name of their modality, and the parameters each one owns.
 
-    A parameter belongs to a modality because it lives in the modules of its encoder, never because
-    of its name. A parameter that lives in two encoders, or in an encoder and elsewhere in the
-    model, belongs to no modality: it is `shared`, and no method modulates it.
+    A parameter belongs to a modality because it lives in the modules of its encoder or is itself
+    named as a part of it, never because of its name. A parameter that lives in two encoders, or in
+    an encoder and elsewhere in the model, belongs to no modality: it is `shared`, and no method
+    modulates it.
 
     Args:
         model: the whole model. Encoders are looked up in it.
         encoders: for each modality the module that encodes it, or several, given as modules of the
-            model or as their dotted names.
+            model or as their dotted names. A parameter that is in no module of its own, such as a
+            modality token, may stand among them.
 
     Attributes:
         names: the modalities, in the order given.
         modules: the encoder modules of each modality.
+        raw: the parameters of each modality that were named by themselves.
         owned: the parameters that each modality alone owns, trainable or not.
         shared: names of the parameters that live in an encoder and somewhere else.
         rest: the parameters that belong to no modality.
@@ -93,7 +97,15 @@ class Modalities:
                 f'{{"audio": model.audio_net, "visual": model.visual_net}}, found {found}'
             )
         self.names = tuple(encoders)
-        self.modules = {name: _modules(model, name, given) for name, given in encoders.items()}
+        parts = {name: _parts(model, name, given) for name, given in encoders.items()}
+        self.modules = {
+            name: tuple(part for part in of if isinstance(part, nn.Module))
+            for name, of in parts.items()
+        }
+        self.raw = {
+            name: tuple(part for part in of if isinstance(part, nn.Parameter))
+            for name, of in parts.items()
+        }
         self._refuse_nesting(model)
         self.owned, self.shared = self._assign(model)
         owned = {each.parameter for of in self.owned.values() for each in of}
@@ -105,9 +117,32 @@ class Modalities:
             for module in modules:
                 yield name, module
 
+    def places(self, model: nn.Module) -> dict[str, list[str]]:
+        """Return for each modality the dotted names of its modules and raw parameters."""
+        modules = {module: name for name, module in model.named_modules()}
+        parameters = {parameter: name for name, parameter in model.named_parameters()}
+        return {
+            name: [modules[m] for m in self.modules[name]] + [parameters[p] for p in self.raw[name]]
+            for name in self.names
+        }
+
     def trainable(self, name: str) -> list[OwnedParameter]:
         """Return the parameters that the modality owns and that require a gradient."""
         return [owned for owned in self.owned[name] if owned.parameter.requires_grad]
+
+    def frozen(self) -> set[str]:
+        """Return the modalities of which nothing can be trained, and which may leave no graph."""
+        trained = {
+            name
+            for name, modules in self.modules.items()
+            for of in (*(module.parameters() for module in modules), self.raw[name])
+            if any(parameter.requires_grad for parameter in of)
+        }
+        return set(self.names) - trained
+
+    def _named(self, parameter: nn.Parameter) -> set[str]:
+        """Return the modalities that name a parameter itself; outside of all where none does."""
+        return {n for n, of in self.raw.items() if any(parameter is p for p in of)} or {""}
 
     def _refuse_nesting(self, model: nn.Module) -> None:
         for outer_name, outer in self.encoder_modules():
@@ -129,12 +164,16 @@ class Modalities:
         owners: dict[nn.Parameter, set[str]] = {parameter: set() for parameter in names}
         layers: dict[nn.Parameter, nn.Module] = {}
         homes: dict[nn.Module, set[str]] = {}
+        raw = {parameter for of in self.raw.values() for parameter in of}
         for name, encoder in self.encoder_modules():
             for layer in encoder.modules():
                 homes.setdefault(layer, set()).add(name)
         for layer in model.modules():
             for parameter in layer.parameters(recurse=False):
-                owners[parameter] |= homes.get(layer, {""})  # "" stands for outside of encoders
+                of = homes.get(layer) or self._named(parameter)
+                # "" stands for outside of encoders. Named, it is of one modality; a second layer
+                # that holds it is still another home.
+                owners[parameter] |= {""} if parameter in layers and parameter in raw else of
                 layers[parameter] = layer
         owned: dict[str, list[OwnedParameter]] = {name: [] for name in self.names}
         shared = []
@@ -147,12 +186,27 @@ class Modalities:
         return owned, tuple(shared)
 
 
-def _modules(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module, ...]:
+def _parts(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module | nn.Parameter, ...]:
     entries: list[Any] = list(given) if isinstance(given, tuple | list) else [given]
-    modules = tuple(find_module(model, f"encoders['{name}']", entry) for entry in entries)
-    if not modules:
+    parts = tuple(_part(model, f"encoders['{name}']", entry) for entry in entries)
+    if not parts:
         raise SetupError(f"encoders['{name}'] is empty: name at least one module")
-    return modules
+    return parts
+
+
+def _part(model: nn.Module, where: str, given: Part) -> nn.Module | nn.Parameter:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    if isinstance(given, str) and given in parameters:
+        return parameters[given]
+    if not isinstance(given, nn.Parameter):
+        return find_module(model, where, given)
+    if all(given is not parameter for parameter in parameters.values()):
+        raise SetupError(
+            f"{where}: this parameter of shape {tuple(given.shape)} is none of "
+            f"{type(model).__name__}: pass the model that contains it, and name parameters after "
+            "the model is complete"
+        )
+    return given
 
 
 def find_module(model: nn.Module, where: str, given: nn.Module | str) -> nn.Module:

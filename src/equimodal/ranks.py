@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,9 +12,19 @@ from torch import Tensor
 from equimodal.errors import SetupError
 
 
+class _Alone:
+    """Stands for a process group of this rank alone, which takes no collective to make."""
+
+    def __repr__(self) -> str:
+        return "equimodal.ALONE"
+
+
+ALONE: Any = _Alone()
+
+
 def world_size(group: dist.ProcessGroup | None = None) -> int:
     """Number of ranks that train together; 1 where nothing is distributed."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if group is ALONE or not (dist.is_available() and dist.is_initialized()):
         return 1
     return dist.get_world_size(group)
 

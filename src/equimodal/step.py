@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,9 @@ from equimodal.attach.features import Features, Inputs, scaled
 from equimodal.criterion import Criterion
 from equimodal.functional.remaining import anything_left
 from equimodal.once import once
+
+if TYPE_CHECKING:
+    from equimodal.scores.question import Question
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class Step:
         thinned: whether gates may have taken all the modalities that a sample has.
         autocast: whether the head ran under autocast.
         compiled: whether the head ran in compiled code.
+        single: whether this is the only micro-batch of its optimizer step, as the user said.
+        handed_on: whether the logits are what the head returned, reshaped or cast at most.
+        question: gives what is needed to ask the head, or the model without one, what it is.
     """
 
     names: tuple[str, ...]
@@ -77,6 +83,9 @@ class Step:
     thinned: bool = False
     autocast: bool = False
     compiled: bool = False
+    single: bool = False
+    handed_on: bool = True
+    question: Callable[[], Question] | None = None
 
     @property
     def size(self) -> int:

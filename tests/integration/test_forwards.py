@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import equimodal as eq
-from equimodal.attach.capture import Call
+from equimodal.attach.call import Call
 from support.worlds import Net, World, batch, train, weights
 
 

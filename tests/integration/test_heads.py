@@ -198,6 +198,7 @@ def test_features_that_are_told_are_taken_as_told(way: str, kind: Any, features:
         ({"audio": slice(0, 8), "visual": 1}, ["slices for all modalities or for none"]),
         ({"audio": slice(0, 8), "visual": slice(8, 8)}, ["features['visual']", "positive length"]),
         ({"audio": slice(0, 8), "visual": slice(8, 16, 2)}, ["step 1"]),
+        ({"audio": slice(0, 8), "visual": slice(7, 16)}, ["do not overlap", "head=None"]),
     ],
 )
 def test_features_that_make_no_sense_are_refused(features: Any, words: list[str]) -> None:

@@ -38,8 +38,7 @@ def on_device(scores: Any, *methods: eq.Method, adam: bool = False) -> tuple[Wor
     )
     features = {"audio": slice(0, 8), "visual": slice(8, 16)}
     balancer = world.balance(*methods, scores=scores, features=features, track_every=1)
-    balancer.attached._compared = True  # looked at in the first step alone, as are the layout
-    if scores == "auto":  # and the choice of scores
+    if scores == "auto":  # chosen in the first step alone
         balancer.scores.chosen = balancer.scores.split
         balancer.scores.split._linear = (world.model.head,)
         balancer.scores.split._order = ("audio", "visual")

@@ -44,7 +44,8 @@ def run(methods: list[eq.Method], adam: bool, steps: int = 20) -> tuple[World, d
 
 def test_adam_cancels_a_constant_factor_on_gradients_but_not_on_updates() -> None:
     _, plain = run([eq.Joint()], adam=True)
-    _, gradient = run([Constant(0.8)], adam=True)
+    with pytest.warns(eq.BalanceWarning, match=r"give Constant\(space=\"update\"\)"):
+        _, gradient = run([Constant(0.8)], adam=True)
     _, update = run([Constant(0.8, space="update")], adam=True)
     assert gradient["moved/audio"] == pytest.approx(plain["moved/audio"], rel=0.02)
     assert update["moved/audio"] == pytest.approx(0.25 * plain["moved/audio"], rel=0.05)
@@ -54,7 +55,8 @@ def test_metrics_tell_the_realised_ratio_of_the_updates() -> None:
     """The first step of Adam has the size of its learning rate, whatever the gradient's is."""
     everything: Any = {"parameters": "all"}
     _, plain = run([eq.Joint()], adam=True, steps=1)
-    _, gradient = run([Constant(0.8, **everything)], adam=True, steps=1)
+    with pytest.warns(eq.BalanceWarning, match="AdamW does not follow the size"):
+        _, gradient = run([Constant(0.8, **everything)], adam=True, steps=1)
     _, update = run([Constant(0.8, space="update", **everything)], adam=True, steps=1)
     expected = plain["update_ratio/audio"]
     assert gradient["update_ratio/audio"] == pytest.approx(expected, rel=1e-3)
@@ -273,7 +275,7 @@ def test_the_methods_own_modules_learn_as_in_a_model_that_contains_them() -> Non
 class Peculiar(torch.optim.SGD):
     def __init__(self, parameters: Any, needed: int) -> None:
         super().__init__(parameters, lr=0.1)
-        self.needed = needed
+        self.twice = 2 * needed
 
 
 def test_an_optimizer_that_cannot_be_made_again_asks_for_a_factory() -> None:

@@ -233,7 +233,7 @@ SETUPS: list[tuple[Any, list[str]]] = [
     (lambda w: {"head": nn.Linear(16, 3)}, ["head is not a module of the model"]),
     (lambda w: {"head": w.model.encoders["audio"][2]}, ["the head lies inside encoders['audio']"]),
     (lambda w: {"head": w.model.encoders}, ["lies inside the head"]),
-    (lambda w: {"head": None}, ["head=None", "eq.Probe()"]),
+    (lambda w: {"head": []}, ["head is empty"]),
     (lambda w: {"optimizer": None}, ["expected optimizer="]),
     (lambda w: {"optimizer": torch.optim.SGD(w.model.head.parameters(), lr=1)},
      ["encoders['audio']", "none of them is in the optimizer"]),

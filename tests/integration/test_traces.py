@@ -87,7 +87,7 @@ def test_a_failure_while_the_head_is_ablated_leaves_its_mode_and_the_hooks_worki
             return super().forward(x)
 
     world = World(head=nn.Sequential(Fragile(16, 8), nn.Linear(8, 3)))
-    balancer = world.balance(eq.OGM(0.8))
+    balancer = world.balance(eq.OGM(0.8), scores=eq.Ablation())
     *inputs, target = batch()
     world.model.head[0].fails = True
     with pytest.raises(ZeroDivisionError):

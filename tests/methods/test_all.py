@@ -27,6 +27,9 @@ from equimodal.nn import MLP, CNN1d, Concat, Multimodal
 from equimodal.testing import NAMES
 from support.settings import METHODS, VARIANTS
 
+# It is the optimizer of these runs on purpose: what it cancels is resumed all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:AdamW does not follow the size of gradients")
+
 ALL = {**METHODS, **VARIANTS}
 WIDTH, SIZE, SAMPLES, CLASSES = 8, 24, 3 * 24 + 10, 3
 SETS = {"watch": ("accelerometer", "gyroscope"), "mfeat": ("pix", "mor", "fou")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +78,10 @@ def test_in_the_space_of_gradients_adam_cancels_it() -> None:
     for space in ("gradient", "update"):
         world = World(adam=True, lr=0.01)
         start = weights(world.model.encoders["audio"])
-        train(world.balance(MSLR({"audio": 0.1}, space=space)), [batch(12)] * 5)  # type: ignore[arg-type]
+        said = pytest.warns(eq.BalanceWarning) if space == "gradient" else contextlib.nullcontext()
+        with said:
+            balancer = world.balance(MSLR({"audio": 0.1}, space=space))  # type: ignore[arg-type]
+        train(balancer, [batch(12)] * 5)
         drifts[space] = float((weights(world.model.encoders["audio"]) - start).norm())
     plain = World(adam=True, lr=0.01)
     start = weights(plain.model.encoders["audio"])

@@ -304,6 +304,7 @@ def test_a_compiled_model_gives_the_same() -> None:
     world, twin = World(), World()
     *inputs, target = batch(12)
     balancer = world.balance(TCMax())
+    balancer.check(batch(12))
     compiled = torch.compile(world.model, backend="eager")
     found = balancer.loss(compiled(*inputs), target)
     torch.testing.assert_close(found, twin.balance(TCMax()).loss(twin.model(*inputs), target))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import combinations, permutations
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils.data import (
     DistributedSampler,
     IterableDataset,
     RandomSampler,
+    Sampler,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -468,6 +469,37 @@ class Moving(DataLoader[Any]):
         return (tuple(2 * part for part in each) for each in super().__iter__())
 
 
+class ByClass(BatchSampler):
+    """Batches of its own, as samplers that balance classes make them."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([list(range(8))] * 30)
+
+
+class Twice(Sampler[int]):
+    """As many as there are samples, but not each once."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([index // 2 for index in range(self.size)])
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class Shuffled(RandomSampler):
+    """Another name for what torch does."""
+
+
+class Weighted(DistributedSampler[Any]):
+    """Is told the epoch, and chooses as it likes."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([0] * len(self))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -482,6 +514,24 @@ class Moving(DataLoader[Any]):
             "WeightedRandomSampler chooses some more often",
         ),
         (lambda d: Moving(d, 8), "Moving has an __iter__ of its own"),
+        (
+            lambda d: DataLoader(d, 8, sampler=RandomSampler(d, replacement=True, num_samples=500)),
+            "draws 500 times from 50 samples",
+        ),
+        (
+            lambda d: DataLoader(d, 8, sampler=RandomSampler(d, replacement=True)),
+            "draws with replacement",
+        ),
+        (
+            lambda d: DataLoader(d, batch_sampler=ByClass(RandomSampler(d), 8, drop_last=False)),
+            "its batch sampler ByClass has an __iter__ of its own",
+        ),
+        (lambda d: DataLoader(d, 8, sampler=Twice(50)), "Twice chooses samples by an __iter__"),
+        (lambda d: DataLoader(d, 8, sampler=[0] * 50), "a list, names samples more than once"),
+        (
+            lambda d: DataLoader(d, 8, sampler=Weighted(d, num_replicas=2, rank=0)),
+            "Weighted chooses samples by an __iter__ of its own",
+        ),
     ],
 )
 def test_a_loader_that_means_other_samples_or_batches_is_refused(make: Any, said: str) -> None:
@@ -496,6 +546,8 @@ def test_samplers_that_leave_a_remainder_to_other_ranks_are_not_refused() -> Non
     for sampler in (
         DistributedSampler(samples, num_replicas=4, rank=1, drop_last=True),
         RandomSampler(samples),
+        Shuffled(samples),
+        list(range(SAMPLES)),
         Order(samples, rank=1, world=3),
         Order(samples, shuffle=True, rank=2, world=3),
     ):

@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from equimodal.attach.capture import Call, Recorder
-from equimodal.attach.discovery import find_layout
-from equimodal.attach.features import (
-    Features,
-    Given,
-    Inputs,
-    Layout,
-    Path,
-    given_layout,
-    scaled,
-    tensors,
+from equimodal.attach.call import Call
+from equimodal.attach.capture import Recorder
+from equimodal.attach.export import without_graphs
+from equimodal.attach.features import Features, Given, Inputs, Layout, scaled, tensors
+from equimodal.attach.first import with_a_graph
+from equimodal.attach.handed import TRANSFORMED, handed_on
+from equimodal.attach.misfits import (
+    Head,
+    Misfits,
+    bare,
+    find_head,
+    refuse_shapeless,
+    refuse_unseen,
+    told_present,
 )
+from equimodal.attach.reader import Reader
+from equimodal.attach.running import Runner
 from equimodal.attach.sharding import find_sharding, refuse_copy
 from equimodal.criterion import Criterion
-from equimodal.errors import MatchError, SetupError
-from equimodal.modalities import Encoders, Modalities, find_module
+from equimodal.errors import MatchError
+from equimodal.modalities import Encoders, Modalities
 from equimodal.scores import Scores
+from equimodal.scores.question import Question
 from equimodal.step import Step
-
-COMPILED = (
-    ", and hooks on it would never run: attach the balancer first, then torch.compile the model"
-)
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """Return the user's model without the wrapper for several ranks."""
-    return bare(model.module) if isinstance(model, DistributedDataParallel) else model
-
-
-def _entries(output: Any) -> str:
-    """Name what a model returned in place of a tensor."""
-    return f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
 
 
 class Attachment:
@@ -52,7 +43,7 @@ class Attachment:
     Args:
         model: the user's model, wrapped by DistributedDataParallel or not.
         encoders: see `Modalities`.
-        head: the fusion head, or None.
+        head: the fusion head, several modules that run in a row, or None.
         features: where the head's inputs hold each feature, or None to find out.
         scores: where unimodal logits come from.
         criterion: the user's loss.
@@ -65,38 +56,45 @@ class Attachment:
         self,
         model: nn.Module,
         encoders: Encoders,
-        head: nn.Module | str | None,
+        head: Head | None,
         features: Given | None,
         scores: Scores,
         criterion: Criterion,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise SetupError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
         self.model = model
         self.bare_model = bare(model)
-        if "_orig_mod" in self.bare_model._modules:  # before its modules are looked up by name
-            raise SetupError(f"the model is already compiled{COMPILED}")
-        self.head = None if head is None else find_module(self.bare_model, "head", head)
+        self.head = find_head(self.bare_model, head)
         self.sharding = find_sharding(self.bare_model, self.head)
         self.modalities = Modalities(self.bare_model, encoders)
         self.criterion = criterion
         self.scores = scores
-        self._refuse_misfits()
-        places = {module: name for name, module in self.bare_model.named_modules()}
-        self._places = {part: places[part] for _, part in self._parts()}
-        scores.bind(self.modalities.names, self.head)
-        self.layout: Layout | None = None
-        self.keeps_encoders = False
-        self.given = features
-        self._output: Path | None = None
-        self._compared = False
-        self._transformed = False
         self.recorder = Recorder(self.bare_model, self.modalities, self.head)
+        self.misfits = Misfits(self.bare_model, self.modalities, self.head, self.recorder.called)
+        self.misfits.refuse(model)
+        scores.bind(self.modalities.names, self.head)
+        self.given = features
+        self.reader = Reader(self.modalities, self.head, features, self.misfits)
+        self.runner = Runner(self.bare_model, self.head, self.reader, self.recorder, self.sharding)
+        self._transformed = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """The modalities."""
         return self.modalities.names
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the head takes its features, once it is known."""
+        return self.reader.layout
+
+    @layout.setter
+    def layout(self, layout: Layout | None) -> None:
+        self.reader.layout = layout
+
+    def described(self) -> dict[str, Any]:
+        """Return encoders and head by name, as a balancer of a copy of the model takes them."""
+        encoders = self.modalities.places(self.bare_model)
+        return {"encoders": encoders, "head": self.misfits.head_places()}
 
     def step(
         self,
@@ -111,32 +109,21 @@ class Attachment:
         Raises:
             MatchError: no recorded forward did, or it does not fit.
         """
-        if not isinstance(logits, Tensor):
-            raise MatchError(
-                f"balancer.loss: expected the logits as a tensor, found {type(logits).__name__}"
-                f"{_entries(logits)}: pass the tensor that the loss is computed from"
-            )
-        if logits.ndim == 0:
-            raise MatchError(
-                "balancer.loss: expected the logits with the samples as first dimension, found a "
-                "single number: pass what the loss is computed from, and the loss as criterion="
-            )
-        if logits.shape[0] == 0:
-            raise MatchError(
-                f"balancer.loss: the batch holds no sample, logits {tuple(logits.shape)}, of which "
-                "a mean is NaN: leave it out"
-            )
+        refuse_shapeless(logits)
         try:
             call = self.recorder.match(logits)
             call.check_unchanged()
             self._compare(call, logits)
-            self._output = call.output
-            present = self._present(present, logits.shape[0])
+            call = self.reader.narrowed(call, [logits])
+            self.runner.places.note(call.training, call.output)
+            if call.leaves > 1 and not torch.compiler.is_compiling():
+                self.runner.places.note_makers(logits, call.tensors())
+            present = told_present(present, self.names, logits.shape[0])
             step = self._step(call, logits, target, present, indices, epoch)
-            self.recorder.keeps_encoders = self.keeps_encoders or self.head is None
-            self._refuse_missing(call, present)
+            self.recorder.keeps_encoders = self.reader.needs_calls or self.reader.needs_outputs
+            self.misfits.refuse_missing(call, present, logits)
         except MatchError:
-            self._refuse_replaced()
+            self.misfits.refuse_replaced()
             raise
         return step
 
@@ -151,9 +138,13 @@ class Attachment:
             indices: which samples the batch holds, where known.
             epoch: counted from 0.
         """
+        gradients = torch.is_grad_enabled()
+        if self.layout is None and self.given is None:
+            self._find_layout(run)
         with self.recorder.observe():
-            (given, target, *told), seen = run(), self.recorder.take()
-            if seen is not None and self._resolve(seen[0], must=False) is None:
+            with torch.set_grad_enabled(gradients or self.reader.near.needed):
+                (given, target, *told), seen = run(), self.recorder.take()
+            if seen is not None and not gradients and not self.reader.told(seen):
                 with torch.enable_grad():  # gradients tell which input is which modality
                     given, target, *told = run()
                 seen = self.recorder.take()
@@ -161,40 +152,54 @@ class Attachment:
             raise MatchError("the model did not call its head: is this the head that it uses?")
         call, output = seen
         leaves = dict(tensors(output))
-        found = [path for path, leaf in leaves.items() if leaf is given]
-        found += [path for path in leaves if path == self._output or len(leaves) == 1]
-        if not found:
-            raise MatchError(
-                f"the head returned {len(leaves)} tensors, and which of them are the logits shows "
-                "at the first balancer.loss: call it before, or let the head return them alone"
+        path = next((path for path, leaf in leaves.items() if leaf is given), None)
+        if path is not None and len(leaves) > 1:
+            self.runner.places.note(call.training, path)
+        if path is None:
+            path = self.runner.places.find(
+                call.training, output, partial(self.runner.looked, call, leaves.values())
             )
-        path, logits = found[0], leaves[found[0]]
-        call = replace(call, output=path, returned=logits)
-        present = self._present(told[0] if told else None, logits.shape[0])
+        if path is None:
+            raise refuse_unseen(output)
+        logits = leaves[path]
+        call = replace(call, output=path, returned=logits, leaves=len(leaves))
+        call = self.reader.narrowed(call, [logits])
+        self.reader.resolve(call, [logits])
+        if logits.requires_grad and not gradients:
+            call, logits = call.without_graph(), logits.detach()
+        present = told_present(told[0] if told else None, self.names, logits.shape[0])
         return self._step(call, logits, target, present, indices, epoch)
+
+    def _find_layout(self, run: Callable[[], tuple[Any, ...]]) -> None:
+        """Run the model once with a graph, as in training: only a graph tells the layout."""
+        with self.recorder.observe(), with_a_graph(self.model):
+            given, *_ = run()
+            seen = self.recorder.take()
+            if seen is None:
+                return
+            call, output = seen
+            leaves = [tensor for _, tensor in tensors(output)]
+            ends = [leaf for leaf in leaves if leaf is given] or leaves
+            self.reader.resolve(self.reader.narrowed(call, ends), ends)
 
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
         refuse_copy(self.sharding)
-        copied = copy.deepcopy(self.bare_model)
+        copied = copy.deepcopy(self.bare_model, without_graphs(self.bare_model))
         self.recorder.strip(copied, self.bare_model)
         return copied
 
     def read(self, call: Call) -> Features:
-        """Return the features that a call of the head was given, in the order of the encoders."""
-        layout = self._resolve(call)
-        assert layout is not None
-        found = layout.read(call.inputs)  # one tensor may hold them in another order
-        return {name: found[name] for name in self.names}
+        """Return the features that a call of the head was given, shape ``(B, ...)``."""
+        return self.runner.axes.front(self.reader.read(call))
 
     def gated(
         self, call: Call, gate: Callable[[Features], Mapping[str, Tensor]]
     ) -> tuple[Inputs, dict[str, Tensor]]:
         """Return the inputs of a call with every feature multiplied by its factors, and these."""
         features = self.read(call)
-        assert self.layout is not None
         factors = dict(gate(features))
-        return self.layout.write(call.inputs, scaled(features, factors)), factors
+        return self.reader.written(call, scaled(features, factors)), factors
 
     def _step(
         self,
@@ -206,12 +211,20 @@ class Attachment:
         epoch: int,
     ) -> Step:
         def run_scores(step: Step) -> dict[str, Tensor]:
-            with call.precision(), self._whole_head(step):
-                return self.scores.logits(step)
+            if getattr(getattr(self.scores, "chosen", None) or self.scores, "fill", "") == "mean":
+                self.runner.axes.refuse(step.features, step.size)
+            with call.precision(), self.runner.whole_head(step.logits):
+                unimodal = self.scores.logits(step)
+            if any(alone.shape[:1] != step.logits.shape[:1] for alone in unimodal.values()):
+                self.runner.axes.refuse(step.features, step.size)
+            return unimodal
 
+        raw = self.reader.read(call, [logits])
+        if not self._transformed:
+            self.runner.learn_axes(call, raw, logits)
         return Step(
             names=self.names,
-            features=self.read(call),
+            features=self.runner.axes.front(raw),
             logits=logits,
             target=target,
             criterion=self.criterion,
@@ -226,121 +239,34 @@ class Attachment:
             temperature=self.scores.temperature,
             autocast=call.autocast[2],
             compiled=call.compiled,
+            handed_on=not self._transformed,
+            question=lambda: self._question(call, logits),
         )
 
-    def _whole_head(self, step: Step) -> contextlib.AbstractContextManager[object]:
-        """Return where the head's parameters can be read, as a context manager."""
-        if self.sharding is None:
-            return contextlib.nullcontext()
-        return self.sharding.whole_head(keep=step.logits.requires_grad)
+    def _question(self, call: Call, logits: Tensor) -> Question:
+        if self._transformed:
+            raise MatchError(TRANSFORMED)
+        encoders = {part for _, m in self.modalities.encoder_modules() for part in m.modules()}
+        boundary, layout = self.recorder.boundary, self.reader.resolve(call, [logits])
+        assert layout is not None
+        return Question(
+            name=type(boundary).__name__,
+            modules=tuple(part for part in boundary.modules() if part not in encoders),
+            layout=layout,
+            inputs=self.reader.opened(call),
+            outputs={mode: self.runner.place(call, logits, mode) for mode in (True, False)},
+            run=lambda inputs: self.runner.on(call, inputs),
+        )
+
+    def _compare(self, call: Call, logits: Tensor) -> None:
+        """Note whether the user's logits are what the head returned."""
+        if torch.compiler.is_compiling():
+            return  # no graph to look at; `match` has found the very tensor
+        seen = self.recorder.seen if call.compiled else None
+        compiled = None if seen is None else dict(tensors(seen[1])).get(call.output)
+        self._transformed = not handed_on(logits, call, self.recorder._key, compiled)
 
     def _run_head(self, call: Call, features: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         if self._transformed:
-            raise MatchError(
-                "the logits given to balancer.loss are not what the head returned, so running the "
-                "head on other features does not give logits that compare: let the head include "
-                "the last operations, or use scores that do not run it, such as eq.Probe()"
-            )
-        assert self.layout is not None
-        inputs = self.layout.write(call.inputs, features)
-        with self.recorder.pause(), call.precision():
-            if self.head is not None:
-                args, kwargs = inputs
-                output = self.head(*args, **kwargs)
-            else:
-                with self.recorder.substitute(inputs[1]):
-                    args, kwargs = call.model
-                    output = self.bare_model(*args, **kwargs)
-        return dict(tensors(output))[call.output].reshape(-1, *shape[1:])
-
-    def _resolve(self, call: Call, must: bool = True) -> Layout | None:
-        if self.layout is None:
-            try:
-                if self.given is not None:
-                    self.layout = given_layout(self.given, self.names, call.inputs)
-                else:
-                    outputs = {name: call.outputs().get(name, []) for name in self.names}
-                    self.layout = find_layout(call.inputs, outputs)
-            except MatchError:
-                if must:
-                    raise
-        return self.layout
-
-    def _compare(self, call: Call, logits: Tensor) -> None:
-        """Note, once, whether the user's logits are what the head returned."""
-        if torch.compiler.is_compiling():
-            return  # it cannot look at values; `match` has found the very tensor
-        if not self._compared and call.returned is not None:
-            returned, given = call.returned.float().flatten(), logits.detach().float().flatten()
-            same = returned.shape == given.shape
-            self._transformed = not (
-                same and torch.allclose(returned, given, rtol=0, atol=0, equal_nan=True)
-            )
-            self._compared = True
-
-    def _present(self, present: Mapping[str, Tensor] | None, size: int) -> Mapping[str, Tensor]:
-        for name, mask in (present or {}).items():
-            if name not in self.names:
-                raise MatchError(f"present: no modality {name!r}, there are {list(self.names)}")
-            if mask.dtype != torch.bool or mask.shape != (size,):
-                raise MatchError(
-                    f"present[{name!r}]: expected bool of shape ({size},), found "
-                    f"{mask.dtype} of shape {tuple(mask.shape)}"
-                )
-        return present or {}
-
-    def _refuse_missing(self, call: Call, present: Mapping[str, Tensor]) -> None:
-        missing = [name for name in self.names if name not in {*call.encoders, *present}]
-        if call.encoders and missing:
-            raise MatchError(
-                f"the encoder of {', '.join(missing)} did not run in this forward, while others "
-                f"did. Features that are kept from another batch are not trained: encode every "
-                "batch anew. Is the modality missing from the batch? Say so: loss(..., "
-                f"present={{{missing[0]!r}: mask}}) with a mask of shape (B,) that is True for the "
-                "samples that have it; forward= returns it as (logits, target, present)"
-            )
-
-    def _parts(self) -> list[tuple[str, nn.Module]]:
-        parts = [("head", self.head)] if self.head is not None else []
-        return parts + [(f"encoders['{n}']", m) for n, m in self.modalities.encoder_modules()]
-
-    def _refuse_replaced(self) -> None:
-        """Say of a forward that does not fit, where it is so, that another module has run."""
-        now = dict(self.bare_model.named_modules())
-        for name, part in self._parts():
-            place = self._places[part]
-            there = now.get(place)
-            if part not in (there, getattr(there, "_orig_mod", None)):  # compiled, it still runs
-                raise MatchError(
-                    f"{name}, the model's {place!r}, was replaced after the balancer was made "
-                    f"({type(part).__name__} by {type(there).__name__}): make the "
-                    "balancer when the model is complete, after adapters such as LoRA are put in"
-                )
-
-    def _refuse_misfits(self) -> None:
-        parts = self._parts()
-        for module in self.model.modules():
-            if isinstance(module, nn.DataParallel):
-                raise SetupError(
-                    "the model is wrapped in nn.DataParallel, which runs copies of it: use "
-                    "DistributedDataParallel"
-                )
-            compiled = getattr(module, "_compiled_call_impl", None) is not None
-            if compiled or "_orig_mod" in module._modules:
-                inside = set(module.modules())
-                for name, part in parts:
-                    if part in inside:
-                        raise SetupError(f"{name} is already compiled{COMPILED}")
-        for name, encoder in self.modalities.encoder_modules():
-            if self.head is None:
-                continue
-            if self.head in set(encoder.modules()):
-                raise SetupError(
-                    f"the head lies inside encoders['{name}']: name the module that takes the "
-                    "features of all modalities as the head, and an encoder without it"
-                )
-            if encoder in set(self.head.modules()):
-                raise SetupError(
-                    f"encoders['{name}'] lies inside the head ({type(self.head).__name__}): name "
-                    "the module that only fuses, or pass head=None and scores="
-                )
+            raise MatchError(TRANSFORMED)
+        return self.runner.answer(call, self.runner.axes.back(features), shape)

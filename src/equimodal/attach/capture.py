@@ -4,72 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from equimodal.attach.call import Call
+from equimodal.attach.calls import EncoderCall, Versions, versions
+from equimodal.attach.chain import Chain
 from equimodal.attach.features import Inputs, Path, tensors
 from equimodal.attach.graph import ancestors, depends_on, mark, marked
-from equimodal.errors import MatchError
+from equimodal.attach.rerun import copied
+from equimodal.errors import MatchError, SetupError
 from equimodal.modalities import Modalities
-
-
-@dataclass(frozen=True)
-class Call:
-    """One forward of the head; of the whole model where it has no head.
-
-    Attributes:
-        inputs: positional and keyword arguments that the head was given, before any gate. Without
-            a head: no positional arguments, and what each encoder returned as keywords.
-        encoders: for each modality what its encoder was given and what it returned, where recorded.
-        autocast: device type, dtype and whether autocast was on, to run the head again alike.
-        compiled: whether it ran in compiled code.
-        versions: of the input tensors before the head ran.
-        model: the arguments of the whole model, where it has no head.
-        output: where among the tensors that the head returned the user's logits are.
-        returned: that tensor, without its graph.
-        gates: what the features were multiplied by before the head ran, by modality; None where
-            nothing could do so.
-    """
-
-    inputs: Inputs
-    encoders: dict[str, tuple[Inputs, Any]]
-    autocast: tuple[str, torch.dtype, bool]
-    versions: tuple[int, ...] | None = None
-    model: Inputs = ((), {})
-    output: Path = ()
-    returned: Tensor | None = None
-    gates: dict[str, Tensor] | None = None
-    compiled: bool = False
-
-    def outputs(self) -> dict[str, list[Tensor]]:
-        """Return for each modality the tensors that its encoder returned."""
-        return {
-            name: [tensor for _, tensor in tensors(output)]
-            for name, (_, output) in self.encoders.items()
-        }
-
-    def check_unchanged(self) -> None:
-        """Refuse features that were overwritten since the head was given them.
-
-        Raises:
-            MatchError: a tensor has been changed in place.
-        """
-        if self.versions is not None and self.versions != _versions(self.inputs):
-            raise MatchError(
-                "the features were changed in place after the head was given them, for instance "
-                "by ReLU(inplace=True) as its first layer: use inplace=False there"
-            )
-
-    def precision(self) -> contextlib.AbstractContextManager[object]:
-        """Return the autocast setting of this forward, as a context manager."""
-        device, dtype, enabled = self.autocast
-        if not enabled and not torch.is_autocast_enabled(device):
-            return contextlib.nullcontext()
-        return torch.autocast(device, dtype=dtype, enabled=enabled)
 
 
 class Hook:
@@ -81,38 +31,16 @@ class Hook:
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
+    @property
+    def __name__(self) -> str:
+        """Asked for by `torch.jit.script` alone, which would compile the hook into the model."""
+        raise SetupError(
+            "torch.jit.script compiles hooks along with a module, and this model has those of a "
+            "balancer: script what balancer.export() returns, or call balancer.detach() before"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (contextlib.nullcontext(), "__exit__")
-
-
-class EncoderWatch:
-    """The latest forward of one encoder, from when it ran until the head has run."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self.latest: tuple[Inputs, Any] | None = None
-        self.count = 0
-        self.source: nn.Module | None = None  # which of the encoder's modules the latest is of
-        self.substitute: Any = None
-
-    def after(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> Any:
-        """Record a forward, or answer with a substitute for its output."""
-        if self.substitute is not None:
-            return self.substitute if module is self.source else None
-        if self.recorder.recording() or self.recorder.runs_frozen(module):
-            kept = ((args, kwargs), output) if self.recorder.keeps_encoders else (((), {}), None)
-            self.latest, self.source = kept, module
-            if not torch.compiler.is_compiling():  # it would guard on the count
-                self.count += 1
-        return None
-
-    def take(self) -> tuple[Inputs, Any] | None:
-        """Return the latest forward and forget it."""
-        latest = self.latest
-        self.latest = None
-        return latest
 
 
 class Recorder:
@@ -134,6 +62,7 @@ class Recorder:
         paused: while True, nothing is recorded.
         observing: while True, forwards without gradients are recorded as well.
         seen: the forward last observed or compiled, and what it returned.
+        called: modalities whose encoder was ever called as a module.
     """
 
     def __init__(self, model: nn.Module, modalities: Modalities, head: nn.Module | None) -> None:
@@ -144,29 +73,54 @@ class Recorder:
         self.paused = False
         self.observing = False
         self.seen: tuple[Call, Any] | None = None
+        self.called: set[str] = set()
         self._key = object()
         self._entry: Call | None = None
-        self._encoders = {name: EncoderWatch(self) for name in modalities.names}
+        self._given: Inputs = ((), {})  # of the head, or of the model without one
+        self._changes: Versions = None
+        self._inside = False  # the whole model: then calls are of this forward alone
+        self._names = modalities.names
+        self._calls: dict[str, list[EncoderCall]] = {name: [] for name in modalities.names}
         self._modules = list(modalities.encoder_modules())
+        self._model = model
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Put the hooks on the model."""
-        self._handles = [
-            module.register_forward_hook(Hook(self._encoders[name].after), with_kwargs=True)
-            for name, module in self._modules
-        ]
-        self._handles += [
-            self.boundary.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
-            self.boundary.register_forward_hook(Hook(self._after), with_kwargs=True),
-        ]
+        self._handles = []
+        self._on(self._model, before=self._enter)
+        for name, module in self._modules:
+            self._on(module, after=partial(self._ran, name))
+        if isinstance(self.head, Chain):
+            last = len(self.head.parts) - 1
+            for place, part in enumerate(self.head.parts):
+                before = partial(self._taken, place) if place else self._before
+                after = partial(self._handed, place) if place < last else self._after_last
+                self._on(part, before, after)
+        else:
+            self._on(self.boundary, self._before, self._after)
+        if self.head is not None:
+            self._on(self._model, after=self._exit)
+
+    def _on(
+        self,
+        module: nn.Module,
+        before: Callable[..., Any] | None = None,
+        after: Callable[..., Any] | None = None,
+    ) -> None:
+        if before is not None:
+            handle = module.register_forward_pre_hook(Hook(before), with_kwargs=True)
+            self._handles.append(handle)
+        if after is not None:
+            self._handles.append(module.register_forward_hook(Hook(after), with_kwargs=True))
 
     def remove(self) -> None:
         """Take every hook off the model."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self.seen = None
+        self.seen = self._entry = None
+        self._forget()
 
     def strip(self, copied: nn.Module, original: nn.Module) -> None:
         """Take what a deep copy carries of the hooks off it."""
@@ -184,7 +138,9 @@ class Recorder:
         if self.observing:
             return True
         if torch.compiler.is_compiling():
-            return torch.is_grad_enabled()
+            return torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        if torch._C._get_tracing_state() is not None:
+            return False
         # Within a backward pass, a forward is the recomputation of a checkpoint.
         return torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1
 
@@ -211,7 +167,7 @@ class Recorder:
         if not calls and latest:
             near = [leaf for leaf in latest if depends_on(logits, leaf[1])]
             calls = [replace(call, output=path, returned=t.detach()) for path, t in near[:1]]
-        if len({id(call.inputs) for call in calls}) == 1:  # several outputs of one forward, joined
+        if len({id(call.calls) for call in calls}) == 1:  # several outputs of one forward, joined
             return calls[0]
         role = f"the head ({type(self.boundary).__name__})" if self.head else "the model"
         if calls:
@@ -242,14 +198,6 @@ class Recorder:
         seen, self.seen = self.seen, None
         return seen
 
-    def substitute(self, outputs: dict[str, Any]) -> contextlib.ExitStack:
-        """Let the encoders answer with these outputs, within a `with` block."""
-        stack = contextlib.ExitStack()
-        for name, output in outputs.items():
-            self._encoders[name].substitute = output
-            stack.callback(setattr, self._encoders[name], "substitute", None)
-        return stack
-
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Record nothing, within a `with` block."""
@@ -268,8 +216,56 @@ class Recorder:
         finally:
             self.observing = before
 
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Start a forward of the whole model: what ran before is not of it."""
+        if self.paused or (torch.compiler.is_exporting() and not self.observing):
+            return
+        self._forget()
+        if not self.recording():
+            return
+        self._inside = True
+        if self.head is None:
+            self._given, self._changes = (copied(args), copied(kwargs)), versions((args, kwargs))
+
+    def _exit(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if not self.paused and not torch.compiler.is_compiling():
+            self._forget()
+
+    def _forget(self) -> None:
+        self._inside = False
+        self._calls = {name: [] for name in self._names}
+        if self.head is None:
+            self._given, self._changes = ((), {}), None
+
+    def _ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Record a forward of a module of an encoder."""
+        if not self.recording() and not self.runs_frozen(module):
+            return
+        if not torch.compiler.is_compiling():
+            self.called.add(name)
+        call = EncoderCall(module)
+        if self.keeps_encoders:
+            call = EncoderCall(module, (args, kwargs), copied(output), versions(output))
+        if not self._inside:  # by hand, and no head may ever follow: they must not pile up
+            if torch.compiler.is_compiling():
+                self._calls[name] = [call]
+                return
+            call = replace(call, weights=_weights(module))
+            self._calls[name] = [
+                known
+                for known in self._calls[name]
+                if known.weights == _weights(known.module)
+                and (torch.is_grad_enabled() or known.module is not module)
+            ]
+        self._calls[name].append(call)
+
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Inputs | None:
-        if self.head is None or torch.compiler.is_compiling():
+        if self.head is None:
+            return None
+        if isinstance(self.head, Chain):
+            self.head.start()
+            self._given = (args, kwargs)
+        if torch.compiler.is_compiling():
             return None
         if not self.recording():
             if self.gate is not None and module.training and self._recomputes():
@@ -279,7 +275,7 @@ class Recorder:
                     "of checkpointing"
                 )
             return None
-        self._entry = self._call((args, kwargs))
+        self._entry = self._call((args, kwargs), module.training)
         if self.gate is None or not module.training or self.observing:
             return None
         gated = self.gate(self._entry)
@@ -294,40 +290,60 @@ class Recorder:
         within_backward = torch._C._current_graph_task_id() != -1
         return within_backward and torch.is_grad_enabled() and not self.paused
 
+    def _handed(self, place: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if isinstance(self.head, Chain) and self.recording():
+            self.head.hand(place, output)
+
+    def _taken(self, place: int, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if isinstance(self.head, Chain) and self.recording():
+            self.head.take(place, args, kwargs)
+
+    def _after_last(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """End the row of modules that a head consists of; alone, the last is no head."""
+        assert isinstance(self.head, Chain)
+        if self.recording() and not self.head.running:
+            return None
+        self.head.finish()
+        given, self._given = self._given, ((), {})
+        return self._after(module, *given, output)
+
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if not self.recording():
             if not self.paused:  # an evaluation: what a frozen encoder left behind is of no use
-                for watch in self._encoders.values():
-                    watch.take()
+                self._forget()
             return None
         if torch.compiler.is_compiling():
-            self.seen = (replace(self._call((args, kwargs)), compiled=True), output)
+            call = replace(self._call((args, kwargs), module.training), compiled=True)
+            self.seen = (call, output)
             return None
-        call = self._entry or self._call((args, kwargs))
+        call = self._entry or self._call((args, kwargs), module.training)
         self._entry = None
         if self.observing:
             self.seen = (call, output)
             return None
         return self._mark(call, output)
 
-    def _call(self, inputs: Inputs) -> Call:
-        encoders = {}  # filled in a plain loop, which the compiler follows
-        for name, watch in self._encoders.items():
-            latest = watch.take()
-            if latest is not None:
-                encoders[name] = latest
+    def _call(self, inputs: Inputs, training: bool) -> Call:
+        calls = {}  # filled in a plain loop, which the compiler follows
+        for name, of in self._calls.items():
+            if of:
+                calls[name] = tuple(of)
+        given, changes = self._given, self._changes
+        autocast = _autocast(inputs)
         if self.head is None:
-            returned = {name: output for name, (_, output) in encoders.items()}
-            return Call(
-                ((), returned), encoders, _autocast(inputs), _versions(((), returned)), inputs
-            )
-        return Call(inputs, encoders, _autocast(inputs), _versions(inputs))
+            self._forget()
+            outputs = {n: of[0].output for n, of in calls.items() if len(of) == 1}
+            seen = ((), outputs)
+            return Call(seen, calls, autocast, versions(seen), given, changes, training=training)
+        if not self._inside or torch.compiler.is_compiling():
+            self._forget()
+        return Call(inputs, calls, autocast, versions(inputs), training=training)
 
     def _mark(self, call: Call, output: Any) -> Any:
         """Attach the call to the graph of what the head returned."""
         recorded = [
             tensor
-            for tree in (call.inputs, [output for _, output in call.encoders.values()])
+            for tree in (call.inputs, [c.output for of in call.calls.values() for c in of])
             for _, tensor in tensors(tree)
         ]
         upstream = {tensor.grad_fn for tensor in recorded}
@@ -338,6 +354,7 @@ class Recorder:
         returned = list(tensors(output))
         if len(returned) > 1:  # an encoder's hidden states among them are upstream of its feature
             upstream = ancestors(recorded)
+        call = replace(call, leaves=len(returned))
         for path, tensor in returned:
             if tensor.grad_fn is not None and tensor.grad_fn not in upstream:
                 mark(tensor, self._key, replace(call, output=path, returned=tensor.detach()))
@@ -356,7 +373,7 @@ def _autocast(inputs: Inputs) -> tuple[str, torch.dtype, bool]:
     return device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
 
-def _versions(inputs: Inputs) -> tuple[int, ...] | None:
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-        return None  # tensors made there do not count their changes
-    return tuple(tensor._version for _, tensor in tensors(inputs))
+def _weights(module: nn.Module) -> int | None:
+    """Return what changes when the module is trained."""
+    parameter = next(module.parameters(), None)
+    return None if parameter is None else parameter._version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,12 @@ from equimodal.errors import MatchError
 
 
 @torch.enable_grad()
-def find_layout(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Layout:
+def find_layout(
+    inputs: Inputs,
+    outputs: Mapping[str, list[Tensor]],
+    frozen: Collection[str] = (),
+    compiled: bool = False,
+) -> Layout:
     """Work out from one call how the head takes its features.
 
     Names decide where the head takes a dict or keywords. Otherwise gradients do: a tensor belongs
@@ -24,6 +29,10 @@ def find_layout(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Layout:
         inputs: the arguments of one call of the head, with their graph.
         outputs: for each modality the tensors that its encoder returned, with their graph; an
             empty list for an encoder that did not run.
+        frozen: modalities whose encoders have no parameter that requires a gradient: what these
+            return may carry no graph.
+        compiled: the call ran in compiled code, whose graph is one node and tells nothing: names
+            decide, or the very tensors that the encoders returned.
 
     Raises:
         MatchError: the inputs cannot be told apart.
@@ -34,20 +43,32 @@ def find_layout(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Layout:
         holder = path[:-1]
         if path[-1] in names and all(name in _keys(inputs, holder) for name in names):
             return Separate({name: (*holder, name) for name in names})
+    if compiled:
+        layout = _match_separate(names, {p: _same(t, outputs) for p, t in found}, outputs, set())
+        if layout is None:
+            raise MatchError(
+                "which input of the head is which modality does not show in a compiled forward: "
+                "take one step, or call balancer.check(batch), before compiling, or give features="
+            )
+        return layout
     sources = {path: _sources(tensor, outputs) for path, tensor in found}
-    separate = _match_separate(names, sources, outputs)
+    silent = {name for name in frozen if _leaves_no_graph(outputs[name])}
+    separate = _match_separate(names, sources, outputs, silent)
     if separate is not None:
         return separate
     for path, tensor in found:
         if sources[path]:
-            slices = _match_slices(tensor, outputs)
+            slices = _match_slices(tensor, outputs, silent)
             if slices is not None:
                 return Concatenated(path, slices[0], slices[1])
     raise MatchError(_unmatched(names, found, sources, outputs))
 
 
 def _match_separate(
-    names: tuple[str, ...], sources: dict[Path, set[str]], outputs: Mapping[str, list[Tensor]]
+    names: tuple[str, ...],
+    sources: dict[Path, set[str]],
+    outputs: Mapping[str, list[Tensor]],
+    silent: set[str],
 ) -> Separate | None:
     paths: dict[str, Path] = {}
     for path, of in sources.items():
@@ -58,7 +79,7 @@ def _match_separate(
             paths[name] = path
     missing = [name for name in names if name not in paths]
     left = [path for path, of in sources.items() if not of]
-    if len(missing) == len(left) == 1 and frozen(outputs[missing[0]]):
+    if len(missing) == len(left) == 1 and missing[0] in silent:
         paths[missing[0]] = left[0]  # without a gradient it leaves no trace
     elif missing:
         return None
@@ -66,7 +87,7 @@ def _match_separate(
 
 
 def _match_slices(
-    tensor: Tensor, outputs: Mapping[str, list[Tensor]]
+    tensor: Tensor, outputs: Mapping[str, list[Tensor]], silent: set[str]
 ) -> tuple[int, dict[str, tuple[int, int]]] | None:
     """Find consecutive slices that cover the tensor, each computed from one modality alone."""
     widths = {
@@ -87,7 +108,7 @@ def _match_slices(
                 if start + width > tensor.shape[dim]:
                     continue
                 of = _sources(tensor.narrow(dim, start, width), outputs)
-                if of == {name} or (not of and frozen(outputs[name])):
+                if of == {name} or (not of and name in silent):
                     rest = place(start + width, tuple(n for n in left if n != name))
                     if rest is not None:
                         return {name: (start, width), **rest}
@@ -101,29 +122,38 @@ def _match_slices(
     return None
 
 
-def frozen(outputs: list[Tensor]) -> bool:
+def _leaves_no_graph(outputs: list[Tensor]) -> bool:
     """Whether an encoder ran, and returned nothing that a gradient flows through."""
     return bool(outputs) and not any(output.requires_grad for output in outputs)
 
 
+def _same(tensor: Tensor, outputs: Mapping[str, list[Tensor]]) -> set[str]:
+    """Return the modalities whose encoder returned this very tensor."""
+    return {name for name, given in outputs.items() if any(tensor is output for output in given)}
+
+
 def _sources(tensor: Tensor, outputs: Mapping[str, list[Tensor]]) -> set[str]:
     """Return the modalities whose encoder output the tensor depends on."""
-    of = {name for name, given in outputs.items() if any(tensor is output for output in given)}
+    of = _same(tensor, outputs)
     if of or not tensor.requires_grad:
         return of
     pairs = [(name, o) for name, given in outputs.items() for o in given if o.requires_grad]
     if not pairs:
         return of
-    # Weights that differ keep contributions from cancelling, as a plain sum would under softmax.
-    weights = torch.arange(1, tensor.numel() + 1, device=tensor.device, dtype=torch.float32).cos()
-    probe = (tensor.float() * weights.view(tensor.shape)).sum()
-    gradients = torch.autograd.grad(
-        probe, [output for _, output in pairs], retain_graph=True, allow_unused=True
-    )
+    # NaN goes wherever a gradient could, also through a gate that is zero now; but not from one
+    # slice into another.
+    with torch.autograd.set_detect_anomaly(False):
+        gradients = torch.autograd.grad(
+            tensor,
+            [output for _, output in pairs],
+            torch.full_like(tensor, torch.nan),
+            retain_graph=True,
+            allow_unused=True,
+        )
     return {
         name
         for (name, _), gradient in zip(pairs, gradients, strict=True)
-        if gradient is not None and bool(gradient.ne(0).any())
+        if gradient is not None and bool(gradient.isnan().any())
     }
 
 
@@ -181,7 +211,7 @@ def _unmatched(
         "cannot tell which input of the head is which modality. The head was given: "
         f"{seen or 'no tensor'}. The encoders returned: {produced}. Say where each modality is, by "
         f"position (features={example}), by keyword, by slice of one tensor, or with a function of "
-        "the head's arguments"
+        "the head's arguments; where forward itself fuses them before the head, pass head=None"
     )
 
 

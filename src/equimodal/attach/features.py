@@ -6,8 +6,10 @@ place, so that the head can be run again on features that were dropped, ablated 
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
@@ -46,7 +48,7 @@ class Separate:
 
     def write(self, inputs: Inputs, features: Mapping[str, Tensor]) -> Inputs:
         for name, path in self.paths.items():
-            inputs = _set(inputs, path, features[name])
+            inputs = replaced(inputs, path, features[name])
         return inputs
 
 
@@ -85,8 +87,8 @@ class Concatenated:
             end = start + width
         if end < tensor.shape[self.dim]:
             pieces.append(tensor.narrow(self.dim, end, tensor.shape[self.dim] - end))
-        replaced: Inputs = _set(inputs, self.path, torch.cat(pieces, dim=self.dim))
-        return replaced
+        written: Inputs = replaced(inputs, self.path, torch.cat(pieces, dim=self.dim))
+        return written
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Custom:
                     "of them, so it cannot be replaced: give features as positions or slices, or "
                     "scores that do not run the head again, such as eq.Probe()"
                 )
-            inputs = _set(inputs, paths[id(feature)], features[name])
+            inputs = replaced(inputs, paths[id(feature)], features[name])
         return inputs
 
 
@@ -126,7 +128,7 @@ def scaled(features: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> Fea
 
 
 def tensors(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Yield the tensors in nested tuples, lists and dicts, each with the keys that lead to it."""
+    """Yield the tensors in nested tuples, lists, dicts and dataclasses, with what leads to each."""
     if isinstance(tree, Tensor):
         yield path, tree
     elif isinstance(tree, Mapping):
@@ -135,6 +137,9 @@ def tensors(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     elif isinstance(tree, tuple | list):
         for index, value in enumerate(tree):
             yield from tensors(value, (*path, index))
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        for field in fields(tree):
+            yield from tensors(getattr(tree, field.name, None), (*path, field.name))
 
 
 def given_layout(given: Given, names: tuple[str, ...], inputs: Inputs) -> Layout:
@@ -172,6 +177,12 @@ def _sliced(given: Mapping[str, Any], inputs: Inputs) -> Layout:
                 f"{tensor.shape[dim]}, found {cut}"
             )
         slices[name] = (start, stop - start)
+    ends = sorted((start, start + width) for start, width in slices.values())
+    if any(start < end for (_, end), (start, _) in itertools.pairwise(ends)):
+        raise SetupError(
+            f"features: expected slices that do not overlap, found {dict(given)}: features that "
+            "lie in one another, as in a sum, have no place of their own; pass head=None"
+        )
     return Concatenated(path, dim, slices)
 
 
@@ -186,8 +197,8 @@ def _get(inputs: Inputs, path: Path, name: str) -> Tensor:
     value: Any = inputs
     try:
         for key in path:
-            value = value[key]
-    except (KeyError, IndexError, TypeError):
+            value = _entry(value, key)
+    except (AttributeError, KeyError, IndexError, TypeError):
         value = None
     if not isinstance(value, Tensor):
         raise MatchError(
@@ -198,14 +209,34 @@ def _get(inputs: Inputs, path: Path, name: str) -> Tensor:
     return value
 
 
-def _set(tree: Any, path: Path, value: Any) -> Any:
+def _entry(tree: Any, key: Any) -> Any:
+    """Return the entry of a container, or the field of a dataclass that is none."""
+    plain = is_dataclass(tree) and not isinstance(tree, Mapping | tuple | list)
+    return getattr(tree, key) if plain else tree[key]
+
+
+def replaced(tree: Any, path: Path, value: Any) -> Any:
+    """Return nested containers, each of its own kind, with another value in one place."""
     if not path:
         return value
     key, rest = path[0], path[1:]
+    value = replaced(_entry(tree, key), rest, value)
+    if isinstance(tree, tuple | list):
+        items = [*tree[:key], value, *tree[key + 1 :]]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    if type(tree) is dict:
+        return {**tree, key: value}
+    copied = copy.copy(tree)  # what models return is read by attribute, too
     if isinstance(tree, Mapping):
-        return {**tree, key: _set(tree[key], rest, value)}
-    items = list(tree)
-    items[key] = _set(items[key], rest, value)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*items)
-    return type(tree)(items)
+        copied[key] = value
+    else:
+        object.__setattr__(copied, key, value)  # also where it is frozen
+    return copied
+
+
+def detached(tree: Any) -> Any:
+    """Return nested containers with tensors that need no gradient."""
+    for path, tensor in tensors(tree):
+        if tensor.requires_grad:
+            tree = replaced(tree, path, tensor.detach())
+    return tree

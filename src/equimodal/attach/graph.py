@@ -8,10 +8,12 @@ itself, out of reach of the garbage collector.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from torch import Tensor
+
+Edge = tuple[Any, int]
 
 
 def mark(tensor: Tensor, key: object, record: object) -> None:
@@ -37,6 +39,41 @@ def marked(tensor: Tensor, key: object) -> list[Any]:
         elif all(record is not other for other in records):
             records.append(record)
     return records
+
+
+def nearest(ends: Iterable[Tensor], edges: Container[Edge]) -> set[Edge]:
+    """Return which of the edges are met first on the ways upstream from the tensors."""
+    met, seen = set(), set()
+    todo: list[Edge] = [(tensor.grad_fn, tensor.output_nr) for tensor in ends]
+    while todo:
+        edge = todo.pop()
+        if edge[0] is None or edge in seen:
+            continue
+        seen.add(edge)
+        if edge in edges:
+            met.add(edge)
+        else:
+            todo.extend(edge[0].next_functions)
+    return met
+
+
+def parameters_behind(ends: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> set[Tensor]:
+    """Return the leaves that the tensors were computed from, not beyond where to stop."""
+    stop = list(stop)
+    stops = {(tensor.grad_fn, tensor.output_nr) for tensor in stop}
+    found: set[Tensor] = set()
+    seen = set(stops)
+    todo: list[Edge] = [(tensor.grad_fn, tensor.output_nr) for tensor in ends]
+    while todo:
+        edge = todo.pop()
+        if edge[0] is None or edge in seen:
+            continue
+        seen.add(edge)
+        leaf = getattr(edge[0], "variable", None)
+        if leaf is not None:
+            found.add(leaf)
+        todo.extend(edge[0].next_functions)
+    return found - set(stop)
 
 
 def ancestors(tensors: Iterable[Tensor]) -> set[Any]:

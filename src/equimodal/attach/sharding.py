@@ -1,4 +1,4 @@
-"""Parameters of which each rank holds a slice: FSDP2, `torch.distributed.fsdp.fully_shard`.
+"""Parameters of which each rank holds a slice: FSDP2 (`fully_shard`) and tensor parallelism.
 
 A sharded parameter, its gradient and its state in the optimizer are DTensors, each of the same
 slice. The balancer works on the slices, and asks the other ranks only for what a slice does not
@@ -55,7 +55,7 @@ class Sharding:
     """How a model is sharded.
 
     Args:
-        model: a model to which `fully_shard` has been applied.
+        model: a model to which `fully_shard` or `parallelize_module` has been applied.
         head: its fusion head, or None.
 
     Raises:
@@ -82,7 +82,9 @@ class Sharding:
                 "along one dimension of the mesh (fully_shard on a mesh of one dimension, or of "
                 "two for hybrid sharding), not tensor parallelism beside it"
             )
-        if self.mesh is not None and (parameter.device_mesh, cut) != (self.mesh, self._cut):
+        if not cut and self._cut and parameter.device_mesh == self.mesh:
+            return  # whole on every rank, as biases beside RowwiseParallel weights
+        if self._cut and (parameter.device_mesh, cut) != (self.mesh, self._cut):
             raise SetupError(
                 f"{name} is sharded over {parameter.device_mesh}, but other parameters over "
                 f"{self.mesh}: apply fully_shard with one mesh to all of the model"
@@ -133,7 +135,8 @@ class Sharding:
             raise SetupError(
                 f"{name} is sharded along dimension {placed.dim}, and noise is drawn by place in "
                 "the flattened parameter, of which only a slice along dimension 0 is a contiguous "
-                "range: leave shard_placement_fn out, or use a method without noise"
+                "range: leave shard_placement_fn out (ColwiseParallel slices so, RowwiseParallel "
+                "does not), or use a method without noise, such as eq.OGM"
             )
         length, parts = parameter.shape[0], self.mesh.size(self.dim)
         rows = -(-length // parts)  # as torch.chunk cuts: the last slices may be shorter, or empty
@@ -197,7 +200,8 @@ def find_sharding(model: nn.Module, head: nn.Module | None) -> Sharding | None:
     Raises:
         SetupError: it is sharded in a way that is not supported.
     """
-    return Sharding(model, head) if units(model) else None
+    sliced = any(is_sharded(parameter) for parameter in model.parameters())
+    return Sharding(model, head) if sliced or units(model) else None
 
 
 def placed_like(parameter: Any, tensor: Any) -> Tensor:

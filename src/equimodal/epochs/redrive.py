@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    Sampler,
+    WeightedRandomSampler,
+)
 
 from equimodal import ranks
 from equimodal.errors import SetupError
@@ -43,7 +49,8 @@ def refuse_stream(loader: object) -> None:
         problem = f"its batch sampler {kind} does not say a batch size"
     else:
         problem = _meant_otherwise(loader)
-        remedy = "Pass a DataLoader of all its data, which may be a torch.utils.data.Subset"
+        remedy = "Pass a DataLoader of all its data once, as with shuffle=True; the data may be a "
+        remedy += "torch.utils.data.Subset"
     if problem is not None:
         raise SetupError(f"this loader cannot be driven in the method's order: {problem}. {remedy}")
 
@@ -52,20 +59,53 @@ def _meant_otherwise(loader: DataLoader[Any]) -> str | None:
     """Say in what a sampler differs from all samples once, which an order starts from.
 
     What a sampler leaves out may be held out. One that is told the epoch divides the samples among
-    ranks, and is not looked into.
+    ranks, and its length is not looked into.
     """
-    sampler = getattr(loader.batch_sampler, "sampler", None)
+    batches: Any = loader.batch_sampler
+    if not _known(batches, BatchSampler):
+        return (
+            f"its batch sampler {type(batches).__name__} has an __iter__ of its own, and an order "
+            "would put plain batches in place of those"
+        )
+    sampler = getattr(batches, "sampler", None)
     kind = type(sampler).__name__
     if isinstance(sampler, WeightedRandomSampler):
         return f"its sampler {kind} chooses some more often than others, which an order would not"
-    if isinstance(sampler, Sized) and not hasattr(sampler, "set_epoch"):
-        drawn, samples = len(sampler), len(loader.dataset)  # type: ignore[arg-type]
+    drawn = len(sampler) if isinstance(sampler, Sized) else None
+    samples = len(loader.dataset)  # type: ignore[arg-type]
+    if drawn is not None and not hasattr(sampler, "set_epoch"):
         if drawn < samples // ranks.world_size():
             return (
                 f"its sampler {kind} goes through {drawn} of {samples} samples, and an order goes "
                 "through those as well that it leaves out"
             )
+        if drawn > samples:
+            return (
+                f"its sampler {kind} draws {drawn} times from {samples} samples, and an epoch of "
+                "an order ends after each was there once"
+            )
+    if getattr(sampler, "replacement", False):
+        return f"its sampler {kind} draws with replacement, which an order would not"
+    if isinstance(sampler, Sampler) and not _known(sampler, Sampler):
+        return (
+            f"its sampler {kind} chooses samples by an __iter__ of its own, and an order would "
+            "choose in place of it"
+        )
+    if isinstance(sampler, Sequence) and len(set(sampler)) < len(sampler):
+        return f"its sampler, a {kind}, names samples more than once, which an order would not"
     return None
+
+
+def _known(sampler: object, base: type) -> bool:
+    """Whether a sampler goes through samples by code that is known to take each once."""
+    for kind in type(sampler).__mro__:
+        if "__iter__" in vars(kind):
+            return kind is base or kind.__module__.split(".")[0] in KNOWN
+    return True
+
+
+# Each sample once, or a rank's share of that. Lightning and Accelerate wrap samplers for ranks.
+KNOWN = ("torch", "equimodal", "lightning", "pytorch_lightning", "accelerate")
 
 
 def redriven(

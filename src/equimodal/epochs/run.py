@@ -136,12 +136,9 @@ class Fork:
     """
 
     def __init__(self, balancer: Balancer, method: Method) -> None:
-        from equimodal.balancer import Balancer as Balanced
-
         attached = balancer.attached
         self.forward = balancer.forward
         self.model = attached.copy_model()
-        names = {module: name for name, module in attached.bare_model.named_modules()}
         copies = dict(zip(attached.bare_model.parameters(), self.model.parameters(), strict=True))
         for parameter in held(*balancer.optimizers) - copies.keys():
             copies[parameter] = copy.deepcopy(parameter)
@@ -149,12 +146,11 @@ class Fork:
         criterion = balancer.criterion.loss
         if isinstance(criterion, nn.Module):
             criterion = copy.deepcopy(criterion, {id(p): of for p, of in copies.items()})
-        self.balancer = Balanced(
+        self.balancer = type(balancer)(
             method,
             self.model,
-            {n: [names[m] for m in ms] for n, ms in attached.modalities.modules.items()},
-            None if attached.head is None else names[attached.head],
-            self.optimizers,
+            optimizer=self.optimizers,
+            **attached.described(),
             features=attached.given,
             criterion=criterion,
             scores=copy.deepcopy(balancer.scores, {id(attached.head): None}),

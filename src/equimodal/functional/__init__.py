@@ -31,7 +31,7 @@ from equimodal.functional.lfm import (
     mixture_first_divergence,
     weight_slope,
 )
-from equimodal.functional.linear import split_linear
+from equimodal.functional.linear import split_affine, split_linear
 from equimodal.functional.mbsd import self_distillation
 from equimodal.functional.mcr import scaled_gradient, supervised_contrast
 from equimodal.functional.midas import (
@@ -161,6 +161,7 @@ __all__ = [
     "smooth_maximum",
     "soften",
     "speed_difference",
+    "split_affine",
     "split_linear",
     "spread_centres",
     "supervised_contrast",

@@ -1,4 +1,4 @@
-"""Unimodal logits of a linear head, exactly."""
+"""Unimodal logits of a head that is affine in its features, exactly."""
 
 from __future__ import annotations
 
@@ -27,3 +27,27 @@ def split_linear(
     """
     share = None if bias is None else bias / len(weights)
     return {name: F.linear(features[name], weight, share) for name, weight in weights.items()}
+
+
+def split_affine(alone: Mapping[str, Tensor], nothing: Tensor) -> dict[str, Tensor]:
+    r"""What each modality contributes to a head that is affine in its features.
+
+    .. math:: u_m = H(z_m, 0) - (1 - 1/M) \, H(0, 0)
+
+    The contributions add up to the logits, and for a linear layer on concatenated features they are
+    those of `split_linear`.
+
+    Args:
+        alone: for each modality what the head answers to its feature and zeros for the others,
+            shape ``(B, ..., C)``.
+        nothing: what it answers to zeros, same shape.
+
+    Returns:
+        For each modality its unimodal logits, shape ``(B, ..., C)``.
+
+    >>> import torch
+    >>> split_affine({"a": torch.tensor([3.0]), "v": torch.tensor([2.0])}, torch.tensor([1.0]))
+    {'a': tensor([2.5000]), 'v': tensor([1.5000])}
+    """
+    rest = (1 - 1 / len(alone)) * nothing
+    return {name: logits - rest for name, logits in alone.items()}

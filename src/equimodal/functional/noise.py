@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def as_real(tensor: Tensor) -> Tensor:
+    """Return a view of a complex tensor as pairs of real numbers; any other as it is."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
 def tensor_std(gradient: Tensor) -> Tensor:
     """One standard deviation for a whole gradient tensor: the published code of OGM-GE.
 
@@ -13,14 +18,15 @@ def tensor_std(gradient: Tensor) -> Tensor:
     element has none, and gets 0.
 
     Args:
-        gradient: any shape, floating point.
+        gradient: any shape, floating point or complex: a complex number is two real ones.
 
     Returns:
-        A tensor of shape ``()``, at least in single precision.
+        A tensor of shape ``()``, real, at least in single precision.
 
     >>> tensor_std(torch.tensor([1.0, 2.0, 3.0]))
     tensor(1.0000)
     """
+    gradient = as_real(gradient)
     precise = gradient if gradient.dtype in (torch.float32, torch.float64) else gradient.float()
     number = precise.numel()
     if number < 2:
@@ -36,12 +42,13 @@ def slice_moments(part: Tensor) -> Tensor:
     """Describe a slice of a tensor, for `sliced_std` to put together with the others.
 
     Args:
-        part: any shape, also empty, floating point.
+        part: any shape, also empty, floating point or complex.
 
     Returns:
         Number of elements, their mean, and the sum of squared deviations from it: shape ``(3,)``,
         in double precision where the device has it.
     """
+    part = as_real(part)
     wide = torch.float32 if part.device.type == "mps" else torch.float64
     precise = part if part.dtype in (torch.float32, torch.float64) else part.float()
     number = part.numel()

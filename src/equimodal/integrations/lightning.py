@@ -22,6 +22,7 @@ from equimodal.extras import require
 from equimodal.integrations.drawn import Drawn
 from equimodal.method import Method
 from equimodal.modalities import Encoder, find_module
+from equimodal.update.tracking import existing
 
 require("train", "lightning")
 
@@ -67,7 +68,8 @@ class Balance(L.Callback):
         model: the part of the LightningModule that takes a batch's inputs and returns the logits;
             the LightningModule itself by default. The names of encoders and head are within it.
         log_every_n_steps: measure every so many optimizer steps and log `Balancer.metrics` by
-            ``self.log_dict``; 0 for never. Means over the measured steps of an epoch are logged.
+            ``self.log``; 0 for never. Means over the measured steps of an epoch are logged,
+            of what only some steps have, such as the ratio of a modality, over those.
         log_prefix: what the names of the logged metrics start with.
         settings: further settings of `equimodal.Balancer`: features, criterion, scores, forward,
             train_loader, val_loader, own_optimizer, seed.
@@ -186,7 +188,7 @@ class Balance(L.Callback):
             balancer = self.of(pl_module)
             if scaler is not None and self._latest != progress.total_batch_idx:
                 # training_step returned None, and with a scaler Lightning does not step then.
-                balancer.evidence = EvidenceSum()
+                balancer.ledger.drop()
             if balancer.evidence.micro_batches:  # else training_step has returned None alone
                 balancer.modulate(scaler)
             after_closure(*args)  # where Lightning clips
@@ -211,8 +213,19 @@ class Balance(L.Callback):
         balancer = self.of(pl_module)
         if balancer.steps > self._logged and balancer.tracker.due(balancer.steps - 1):
             self._logged = balancer.steps
-            named = {f"{self.log_prefix}{n}": value for n, value in balancer.metrics().items()}
-            pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+            measured = balancer.metrics()
+            values = existing(measured)
+            # What a step has not counts for nothing. It is logged all the same: a run that goes on
+            # in the middle of an epoch forgets what is not logged in the rest of it.
+            for name in sorted(measured):
+                pl_module.log(
+                    f"{self.log_prefix}{name}",
+                    values.get(name, 0.0),
+                    on_step=False,
+                    on_epoch=True,
+                    batch_size=int(name in values),
+                    sync_dist=True,
+                )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End the epoch. Lightning writes its checkpoints of the end of an epoch after this."""

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from equimodal.balancer import Balancer
 from equimodal.errors import BalanceWarning, SetupError
 from equimodal.extras import require
+from equimodal.loop.together import wrapped_later
 from equimodal.update.noise import mix
+from equimodal.update.tracking import existing
 
 require("hf", "transformers", "accelerate")
 
@@ -74,7 +76,8 @@ class BalancedTrainer(Trainer):
         """Return the optimizer, and attach a balancer to it and to the model."""
         optimizer = super().create_optimizer(*args, **kwargs)
         self._detach()
-        self.balancer = self.balance(model=self.model, optimizer=optimizer, **self._length())
+        with wrapped_later():  # the trainer wraps the model for several ranks
+            self.balancer = self.balance(model=self.model, optimizer=optimizer, **self._length())
         if not isinstance(self.balancer, Balancer):
             found, self.balancer = type(self.balancer).__name__, None
             raise SetupError(f"balance: expected a function that returns a Balancer, found {found}")
@@ -214,7 +217,7 @@ class BalancedTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log as the Trainer does, and what the balancer measured beside the training loss."""
         if self._hooked and "loss" in logs:
-            measured = self._in_training().metrics()
+            measured = existing(self._in_training().metrics())  # of the latest step
             logs.update({f"balance/{name}": value for name, value in measured.items()})
         super().log(logs, *args, **kwargs)
 

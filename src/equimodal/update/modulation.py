@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from equimodal.attach.sharding import Sharding, local, placed_like
-from equimodal.errors import SetupError, StepError
+from equimodal.errors import SetupError
+from equimodal.functional.noise import as_real
 from equimodal.method import Method, Space
 from equimodal.modalities import Modalities, OwnedParameter, selector
 from equimodal.update.noise import Noise, NoiseJob, NoiseSource
 from equimodal.update.optimizers import Optimizer
+from equimodal.update.sparse import refuse_sparse
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,15 @@ class Modulated:
         step: its number.
         stepped: the optimizers that have stepped.
         told: whether `modulate` was given the gradient scaler.
+        void: those whose update did not follow from the judged gradients: these were dropped, or
+            had overflowed.
     """
 
     coefficients: dict[int, Tensor]
     step: int
     stepped: set[Optimizer]
     told: bool = False
+    void: set[Optimizer] = field(default_factory=set)
 
 
 class Modulation:
@@ -92,6 +97,7 @@ class Modulation:
         self.sharding = sharding
         self.state: dict[str, dict[str, Tensor]] = {}
         self._snapshot: dict[nn.Parameter, Tensor] = {}
+        self._before: dict[str, dict[str, Tensor]] = {}  # the state, for a step that is left out
         noises = {method.noise for method in methods if method.noise is not None}
         if len(noises) > 1:
             raise SetupError(
@@ -149,7 +155,10 @@ class Modulation:
                 f'parameters="all", {leave}'
             )
         if owned:
-            raise SetupError(f"{where} has no trainable parameter: unfreeze it, {leave}")
+            raise SetupError(
+                f"{where} has no trainable parameter: unfreeze it, {leave}. To unfreeze it later, "
+                "make the balancer then"
+            )
         if self.modalities.shared:
             raise SetupError(
                 f"{where} shares all its parameters with other modules, and shared parameters are "
@@ -187,29 +196,6 @@ class Modulation:
                         break
         return [self.modalities.names[index] for index in sorted(trained - reached)]
 
-    def refuse_unstepped(self, stepped: set[nn.Parameter]) -> None:
-        """Refuse to add to gradients that were modulated, and that no optimizer step has used.
-
-        A step that was left out on purpose, as by a gradient scaler, has cleared them.
-
-        Args:
-            stepped: parameters of optimizers that have stepped; their gradients are left over.
-
-        Raises:
-            StepError: some are there still.
-        """
-        for name in self.modalities.names:
-            for owned in self.modalities.trainable(name):
-                parameter = owned.parameter
-                if parameter in stepped or parameter.grad is None:
-                    continue
-                if self._gradient(parameter).any():
-                    raise StepError(
-                        "balancer.backward: the gradients were modulated and have not been stepped "
-                        "with since: call balancer.modulate() once per optimizer step, after its "
-                        "last micro-batch; to leave a step out, call optimizer.zero_grad()"
-                    )
-
     def on_gradients(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
         """Multiply gradients by the coefficients, then add noise.
 
@@ -227,10 +213,11 @@ class Modulation:
             gradients = [self._gradient(member.owned.parameter) for member in members]
             noise = self._noise(group, active)
             if noise is not None:
+                for member in members:
+                    refuse_sparse(member.owned, f"{noise} is added to whole gradients")
                 wanted += [
                     Wanted(noise, member, gradient, gradient)
                     for member, gradient in zip(members, gradients, strict=True)
-                    if not member.owned.parameter.grad.is_sparse  # type: ignore[union-attr]
                 ]
             scale = _scale(group, coefficients)
             if scale is not None:
@@ -240,14 +227,24 @@ class Modulation:
             torch._foreach_mul_(gradients, scale)
         self.source.add_(jobs, step)
 
-    def before_update(self, parameters: set[nn.Parameter], active: set[int]) -> None:
-        """Remember the parameters an optimizer is about to change, where updates are scaled."""
+    def before_update(
+        self, parameters: set[nn.Parameter], active: set[int], cleared: Collection[str] = ()
+    ) -> None:
+        """Remember the parameters an optimizer is about to change, where updates are scaled.
+
+        Args:
+            parameters: what the optimizer holds.
+            active: indices of the methods that act in this epoch.
+            cleared: modalities whose judged gradients are there no more.
+        """
         for group in self.groups["update"]:
+            if self.modalities.names[group.modality] in cleared:
+                continue
             if active.intersection(group.scaling):
                 for member in group.members:
                     parameter = member.owned.parameter
                     if parameter in parameters and parameter.requires_grad:
-                        self._snapshot[parameter] = self._held(parameter).detach().clone()
+                        self._snapshot[parameter] = self._real(parameter).clone()
 
     @torch.no_grad()
     def on_updates(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
@@ -261,7 +258,7 @@ class Modulation:
                 old = self._snapshot.pop(member.owned.parameter, None)
                 if old is None or member.owned.parameter.grad is None:
                     continue
-                parameter = self._held(member.owned.parameter)
+                parameter = self._real(member.owned.parameter)
                 if noise is not None:
                     wanted = Wanted(noise, member, parameter, parameter - old)
                     if self._is_slice(member):
@@ -273,10 +270,27 @@ class Modulation:
         self.source.add_([*jobs, *self._jobs(slices)], step)
         self._snapshot.clear()
 
+    def keep(self) -> None:
+        """Make permanent what the noise has learned: the optimizer has stepped."""
+        self._before.clear()
+
+    def revert(self) -> None:
+        """Take back what the noise has learned from gradients that no step has used."""
+        for name, values in self._before.items():
+            for key, value in values.items():
+                self._held(self.state[name][key]).copy_(value)
+        self._before.clear()
+
+    def forget(self) -> None:
+        """Drop what was remembered of parameters that were not updated."""
+        self._snapshot.clear()
+
     def complete_state(self) -> None:
         """Make the state of all noise that has not been drawn yet."""
         for noise, member in self._noisy():
-            self._state(noise, member, member.owned.parameter.detach())
+            if member.owned.name not in self.state:
+                like = as_real(member.owned.parameter.detach())
+                self.state[member.owned.name] = noise.state(like)
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore the state of the noise."""
@@ -303,13 +317,19 @@ class Modulation:
         """Return what this rank holds of a tensor."""
         return tensor if self.sharding is None else local(tensor)
 
+    def _real(self, parameter: nn.Parameter) -> Tensor:
+        """Return what this rank holds of a parameter; complex numbers as two real ones."""
+        return as_real(self._held(parameter).detach())
+
     def _placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
         return value if self.sharding is None else placed_like(parameter, value)
 
     def _gradient(self, parameter: nn.Parameter) -> Tensor:
         gradient = parameter.grad
         assert gradient is not None
-        return gradient._values() if gradient.is_sparse else self._held(gradient)
+        if gradient.is_complex() and gradient.is_conj():
+            gradient = parameter.grad = gradient.resolve_conj()
+        return as_real(gradient._values() if gradient.is_sparse else self._held(gradient))
 
     def _is_slice(self, member: Member) -> bool:
         return self.sharding is not None and self.sharding.is_slice(member.owned.parameter)
@@ -360,11 +380,14 @@ class Modulation:
         return jobs
 
     def _state(self, noise: Noise, member: Member, like: Tensor) -> dict[str, Tensor]:
-        """Return what this rank holds of the noise's state for a parameter."""
+        """Return what this rank holds of the noise's state for a parameter, to be changed."""
         name = member.owned.name
         if name not in self.state:
             self.state[name] = noise.state(like)
-        return {key: self._held(value) for key, value in self.state[name].items()}
+        held = {key: self._held(value) for key, value in self.state[name].items()}
+        if name not in self._before:
+            self._before[name] = {key: value.clone() for key, value in held.items()}
+        return held
 
 
 def _scale(group: Group, coefficients: Mapping[int, Tensor]) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from equimodal.errors import StepError, warn
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities
 from equimodal.update.optimizers import Optimizer, held
+from equimodal.update.wrappers import innermost
 
 
 class Notices:
@@ -26,6 +27,7 @@ class Notices:
         self.optimizers = optimizers
         self._said: set[str] = set()
         self._other: str | None = None
+        self.waiting: Callable[[], bool] = lambda: True  # whether judged gradients are there still
 
     def once(self, message: str) -> None:
         """Warn, unless the same was said before."""
@@ -105,8 +107,10 @@ class Notices:
 
     def other_stepped(self, optimizer: Optimizer) -> None:
         """Note where an optimizer that is not known has stepped the encoders."""
-        if any(optimizer is known for known in self.optimizers):
+        if any(optimizer is known for known in self.optimizers) or not self.waiting():
             return
+        if any(innermost(optimizer) is known for known in self.optimizers):
+            return  # wrapped around one, which has stepped within
         ours = held(optimizer)
         for name in self.modalities.names:
             if any(owned.parameter in ours for owned in self.modalities.owned[name]):

@@ -14,18 +14,23 @@ from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import SetupError
 from equimodal.modalities import Modalities
+from equimodal.update.wrappers import steps, unwrapped
 
 Optimizer = torch.optim.Optimizer
 
 
-def given_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    """Return the user's optimizers as a list, each without a wrapper that only passes steps on.
+def given_optimizers(given: Any) -> list[Optimizer]:
+    """Return the optimizers that step the user's parameters, out of what is wrapped around them.
+
+    Args:
+        given: an optimizer, several, or wrappers of some.
 
     Raises:
-        SetupError: there is none, or one that takes several gradients per step.
+        SetupError: there is none, one that takes several gradients per step, or one whose gradients
+            or steps cannot be reached.
     """
     several: Any = given if isinstance(given, Iterable) else [] if given is None else [given]
-    optimizers = [_within(optimizer) for optimizer in several]
+    optimizers = [each for optimizer in several for each in unwrapped(optimizer)]
     if not optimizers:
         raise SetupError("expected optimizer=..., the one that trains the model, found none")
     for optimizer in optimizers:
@@ -38,18 +43,12 @@ def given_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Opti
                 "LBFGS evaluates its closure several times per step, but evidence and noise belong "
                 "to one gradient: use an optimizer that takes one gradient per step"
             )
+        if hasattr(optimizer, "param_d2h_map"):
+            raise SetupError(
+                f"{type(optimizer).__name__} copies gradients to the CPU within the backward pass, "
+                "before balancer.modulate can act on them: use an optimizer on the device"
+            )
     return optimizers
-
-
-def _within(optimizer: Any) -> Any:
-    """Return the optimizer that really steps, where the given one cannot be hooked itself.
-
-    Accelerate's wrapper is an Optimizer by class, but was never made one: it has no hooks, and
-    calls the step of the optimizer in its `optimizer`.
-    """
-    while isinstance(optimizer, Optimizer) and not hasattr(optimizer, "_optimizer_step_post_hooks"):
-        optimizer = getattr(optimizer, "optimizer", None)
-    return optimizer
 
 
 def held(*optimizers: Optimizer) -> set[nn.Parameter]:
@@ -108,15 +107,21 @@ def another(optimizer: Optimizer, parameters: Any) -> Optimizer:
         parameters: parameters, or parameter groups.
 
     Raises:
-        SetupError: the class cannot be made from its own defaults.
+        SetupError: the class cannot be made from its own defaults, or refuses these parameters.
     """
     kind: Any = type(optimizer)
     accepted = inspect.signature(kind).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     settings = {k: v for k, v in optimizer.defaults.items() if anything or k in accepted}
+    for name in set(accepted) - set(settings):  # kept beside the groups by some
+        if name in vars(optimizer) and not steps(vars(optimizer)[name]) and name != "params":
+            settings[name] = vars(optimizer)[name]
     try:
         made: Optimizer = kind(parameters, **settings)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
+        inner = [value for value in vars(optimizer).values() if steps(value)]
+        if len(inner) == 1:  # as one that shards what it holds
+            return another(inner[0], parameters)
         raise SetupError(
             f"cannot make a second {kind.__name__} from the settings of yours ({error}): pass "
             "own_optimizer=lambda parameters: ... to eq.Balancer(...)"

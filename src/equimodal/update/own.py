@@ -3,28 +3,65 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equimodal import ranks
+from equimodal.errors import SetupError
 from equimodal.update.optimizers import another
 
 Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
-def like(optimizer: torch.optim.Optimizer) -> Factory:
-    """Return a factory of optimizers of the same class with the same settings."""
-    return functools.partial(another, optimizer)
+def like(optimizers: Sequence[torch.optim.Optimizer]) -> Factory:
+    """Return a factory of optimizers like the first of these that can train any module.
+
+    Some take matrices alone, as Muon does. Where all of them do, it is AdamW, with the learning
+    rate and the decay of the first.
+    """
+    leader = optimizers[0]
+    for optimizer in optimizers:
+        if _takes_vectors(optimizer):
+            return functools.partial(another, optimizer)
+    decay = leader.param_groups[0].get("weight_decay", 0.0)
+    rate = leader.param_groups[0]["lr"]
+    return functools.partial(torch.optim.AdamW, lr=rate, weight_decay=decay)
+
+
+def leading(optimizers: Sequence[torch.optim.Optimizer]) -> torch.optim.Optimizer:
+    """Return the optimizer whose learning rate modules of methods follow."""
+    return next((each for each in optimizers if _takes_vectors(each)), optimizers[0])
+
+
+def _takes_vectors(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether another of its class takes parameters of any shape, or none: then it says why."""
+    matrix = [nn.Parameter(torch.zeros(2, 2))]
+    return _makes(optimizer, [*matrix, nn.Parameter(torch.zeros(2))]) or not _makes(
+        optimizer, matrix
+    )
+
+
+def _makes(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> bool:
+    try:
+        another(optimizer, parameters)
+    except SetupError:
+        return False
+    return True
+
+
+def _scheduled(group: dict[str, Any]) -> bool:
+    """Whether a group trains at all: its rate is not 0, or will not be."""
+    return float(group["lr"]) != 0 or float(group.get("initial_lr", 0)) != 0
 
 
 class OwnOptimizer:
     """Trains modules of the balancer's own, in step with the user's optimizer.
 
-    Its learning rate follows that of the user's first parameter group; gradients are averaged over
-    ranks. Nothing of it enters the user's optimizer, scheduler or checkpoint.
+    Its learning rate follows that of the user's first parameter group that trains; gradients are
+    averaged over ranks. Nothing of it enters the user's optimizer, scheduler or checkpoint.
 
     Args:
         leader: the user's optimizer.
@@ -34,6 +71,8 @@ class OwnOptimizer:
     def __init__(self, leader: torch.optim.Optimizer, factory: Factory) -> None:
         self.leader = leader
         self.factory = factory
+        groups = range(len(leader.param_groups))
+        self._group = next((i for i in groups if _scheduled(leader.param_groups[i])), 0)
         self.parameters: list[nn.Parameter] = []
         self.optimizer: torch.optim.Optimizer | None = None
         self._scaler: torch.amp.GradScaler | None = None
@@ -44,6 +83,9 @@ class OwnOptimizer:
         self.parameters = [p for p in parameters if p.requires_grad]
         if self.parameters:
             self.optimizer = self.factory(self.parameters)
+            train = getattr(self.optimizer, "train", None)
+            if callable(train):  # one that evaluates other weights than it trains
+                train()
 
     def before_backward(self) -> None:
         """Clear gradients that a step has used, or that were skipped."""
@@ -51,16 +93,32 @@ class OwnOptimizer:
             self.optimizer.zero_grad()
         self._spent = False
 
+    def clear(self) -> None:
+        """Clear gradients whose loss was dropped."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def prepare(
         self,
         scaler: torch.amp.GradScaler | None,
         group: torch.distributed.ProcessGroup | None,
+        factor: Tensor | None = None,
     ) -> None:
-        """Average the accumulated gradients over ranks and unscale them."""
+        """Average the accumulated gradients over ranks and unscale them.
+
+        Args:
+            scaler: the gradient scaler, where one is used.
+            group: ranks that train together.
+            factor: what the user's loop has multiplied the model's gradients by, shape ``()``.
+        """
         self._spent = True
         if self.optimizer is None:
             return
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if factor is not None and gradients:
+            if scaler is not None:  # what it divides by is undone below, once for all
+                factor = scaler.scale(factor)
+            torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
         ranks.average_(gradients, group)
         self._scaler = scaler
         if scaler is not None and gradients:
@@ -71,7 +129,7 @@ class OwnOptimizer:
         if self.optimizer is None or all(p.grad is None for p in self.parameters):
             return
         for group in self.optimizer.param_groups:
-            group["lr"] = self.leader.param_groups[0]["lr"]
+            group["lr"] = self.leader.param_groups[self._group]["lr"]
         if self._scaler is None:
             self.optimizer.step()
         else:

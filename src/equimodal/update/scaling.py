@@ -9,13 +9,14 @@ import torch
 
 from equimodal.errors import StepError
 from equimodal.update.optimizers import Optimizer
+from equimodal.update.wrappers import outermost
 
 
 def unscale(scaler: torch.amp.GradScaler, optimizers: Iterable[Optimizer]) -> None:
     """Unscale the gradients of optimizers, unless the user has done so."""
     for optimizer in optimizers:
         try:
-            scaler.unscale_(optimizer)
+            scaler.unscale_(outermost(optimizer))  # what the user gives scaler.step
         except RuntimeError as error:
             if "already been called" not in str(error):
                 raise

@@ -9,25 +9,50 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from equimodal import ranks
+from equimodal.errors import StepError
 from equimodal.method import REST, Method
 from equimodal.modalities import Modalities
+from equimodal.update.fingerprint import Fingerprint
+from equimodal.update.late import Late
+from equimodal.update.reach import crosses_sink, reaches
+
+Buffers = dict[str, dict[nn.Parameter, Tensor]]  # by term and parameter
+DONATED = "donated buffers"  # torch's own words for what it frees in a compiled backward pass
 
 
 class Separation:
-    """Buffers the gradient of every term of the loss, and hands them to a method.
+    """Buffers the gradients of the terms of the loss, and hands them to a method.
 
     On the encoders; on everything outside of them too, where the method declares `combines_rest`.
 
-    The user's one backward pass still fills `.grad` with the sum of all terms, through whatever
-    reducer and scaler is in use. What is computed here is buffered over micro-batches and averaged
-    over ranks once; the sum of a method's terms in `.grad` is then exchanged for what the method
-    makes of them.
+    The user's one backward pass fills `.grad` with the sum of all terms, through whatever reducer
+    and scaler is in use. Of T terms, T - 1 get a pass of their own; the one that is left out is
+    what remains of `.grad`. That holds only where `.grad` has nothing else in it: where the loss
+    has further terms, where gradients were there before, and in half precision, all T are computed.
+
+    Buffers belong to the gradients that they are parts of. Whatever one factor the user's loop
+    multiplies these by until `combine` is followed; anything else that it does to them is refused.
+
+    Args:
+        method: the one that combines.
+        modalities: the encoders.
+        static: whether the model is wrapped by DistributedDataParallel with a static graph, whose
+            sink counts backward passes.
     """
 
-    def __init__(self, method: Method, modalities: Modalities) -> None:
+    def __init__(self, method: Method, modalities: Modalities, static: bool = False) -> None:
         self.method = method
         self.modalities = modalities
-        self._terms: dict[str, dict[nn.Parameter, Tensor]] = {}
+        self.static = static
+        self.late = Late()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was separated: the gradients that it is part of are no more."""
+        self._terms: Buffers = {}
+        self._last = ""  # the term that can do without a pass of its own
+        self._complete: bool | None = None  # whether it has had one; None before the first loss
+        self._print: Fingerprint | None = None
 
     def _parts(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters that are combined, by modality and under `REST`."""
@@ -52,8 +77,25 @@ class Separation:
             records: the terms of each loss that it was computed from.
             using: how to backpropagate. It may scale the loss further, as Accelerate does: the
                 gradient that arrives at the loss says by how much.
+
+        Raises:
+            StepError: a term cannot be separated in this graph, or what is in `.grad` is not what
+                was put there.
         """
-        gradients = [self._gradients(loss, terms) for terms in records]
+        self.late.look()
+        own = [self._own(terms) for terms in records]
+        if not any(own) and self._complete is None:
+            using(loss)  # outside of its window the method has no terms
+            return
+        self.follow()
+        parameters = [parameter for part in self._parts().values() for parameter in part]
+        self._decide(loss, own, parameters)
+        gradients = [self._gradients(loss, terms, parameters) for terms in own]
+        if not self._complete and any(_sparse(of) for of in gradients):
+            self._complete = True  # what remains of sparse gradients is not told by subtraction
+            for of, terms in zip(gradients, own, strict=True):
+                last = {name: term for name, term in terms.items() if name == self._last}
+                of.update(self._gradients(loss, last, parameters))
         arrived: list[Tensor] = []
         handle = loss.register_hook(arrived.append)  # type: ignore[no-untyped-call]
         try:
@@ -68,26 +110,71 @@ class Separation:
                         gradient = gradient * scale
                     known = total.get(parameter)
                     total[parameter] = gradient if known is None else known + gradient
+        self._print = Fingerprint({p: self._sum(p) for p in parameters})
 
-    def _gradients(
-        self, loss: Tensor, terms: Mapping[str, Tensor]
-    ) -> dict[str, dict[nn.Parameter, Tensor]]:
-        """Return the gradient of every term, by name and parameter."""
+    def _own(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the terms of the method, by their names there, and "joint" if it leads anywhere.
+
+        A modality's own term is among them also where nothing leads on from it, as of one that a
+        rank's batch lacks: every rank averages the same list.
+        """
         prefix = f"{self.method.name}/"
         if not any(name.startswith(prefix) for name in terms):
-            return {}  # it has no terms outside of its window
-        own = {
+            return {}
+        return {
             name.removeprefix(prefix): term
             for name, term in terms.items()
-            if term.requires_grad and (name == "joint" or name.startswith(prefix))
+            if name.startswith(prefix) or (name == "joint" and term.requires_grad)
         }
-        parameters = [parameter for part in self._parts().values() for parameter in part]
-        scales = torch.autograd.grad(loss, list(own.values()), retain_graph=True, allow_unused=True)
-        found = {}
-        for (name, term), scale in zip(own.items(), scales, strict=True):
-            gradients = torch.autograd.grad(
-                term, parameters, scale, retain_graph=True, allow_unused=True
+
+    def _decide(
+        self, loss: Tensor, own: Sequence[Mapping[str, Tensor]], parameters: list[nn.Parameter]
+    ) -> None:
+        """Decide, at the first loss of a step, which term needs no pass of its own."""
+        barrier = {term.grad_fn for terms in own for term in terms.values()} - {None}
+        complete = reaches(loss, parameters, barrier)
+        if self._complete is None:
+            complete |= any(_there(parameter.grad) for parameter in parameters)
+            half = any(p.dtype in (torch.float16, torch.bfloat16) for p in parameters)
+            names = list(next(terms for terms in own if terms))
+            self._complete = complete or half
+            self._last = "joint" if "joint" in names else names[-1]
+        elif complete and not self._complete:
+            raise StepError(
+                "balancer.backward: this loss has further terms, and an earlier one of the same "
+                f"optimizer step had none, so that {type(self.method).__name__} cannot tell whose "
+                "gradients are there: add the same terms to every loss of a step"
             )
+
+    def _gradients(
+        self, loss: Tensor, own: Mapping[str, Tensor], parameters: list[nn.Parameter]
+    ) -> Buffers:
+        """Return the gradient of every term that needs a pass of its own."""
+        wanted = [name for name in own if self._complete or name != self._last]
+        terms = {name: own[name] for name in wanted if own[name].requires_grad}
+        found: Buffers = {name: {} for name in wanted}
+        if not terms:
+            return found
+        if self.static and any(crosses_sink(term) for term in terms.values()):
+            raise StepError(
+                f"separate passes of {type(self.method).__name__} cross DDP's static graph, which "
+                "counts them: make it DistributedDataParallel(..., static_graph=False)"
+                + (
+                    ", or say eq.Balancer(..., micro_batches=1) if every optimizer step has one"
+                    if self.method.single_pass
+                    else ""
+                )
+            )
+        scales = torch.autograd.grad(
+            loss, list(terms.values()), retain_graph=True, allow_unused=True
+        )
+        for (name, term), scale in zip(terms.items(), scales, strict=True):
+            try:
+                gradients = torch.autograd.grad(
+                    term, parameters, scale, retain_graph=True, allow_unused=True
+                )
+            except RuntimeError as error:
+                raise _said(error, self.method) from error
             found[name] = {
                 parameter: gradient
                 for parameter, gradient in zip(parameters, gradients, strict=True)
@@ -95,30 +182,135 @@ class Separation:
             }
         return found
 
-    def forget(self) -> None:
-        """Drop what was separated for a step that was taken without it."""
-        self._terms = {}
+    def _sum(self, parameter: nn.Parameter) -> Tensor | None:
+        """Return the sum of all that is buffered for a parameter."""
+        of = [buffers[parameter] for buffers in self._terms.values() if parameter in buffers]
+        return sum(of[1:], start=of[0]) if of else None
 
-    def combine(self, scaler: torch.amp.GradScaler | None, group: dist.ProcessGroup | None) -> None:
-        """Exchange the sum of the terms in `.grad` for the method's own combination."""
-        terms, self._terms = self._terms, {}
-        if not terms:
+    def follow(self) -> None:
+        """Multiply the buffers by what the user's loop has multiplied the gradients by since.
+
+        Raises:
+            StepError: it did something else to them.
+        """
+        if self._print is None:
             return
-        flat = [gradient for buffers in terms.values() for gradient in buffers.values()]
-        ranks.average_(flat, group)
-        if scaler is not None and flat:
-            torch._foreach_div_(flat, scaler.scale(torch.ones((), device=flat[0].device)))
-        for part, trainable in self._parts().items():
+        factors, other = self._print.factors()
+        kind = type(self.method).__name__
+        self.late.refuse_if(
+            other,
+            lambda: (
+                "balancer.modulate: the gradients were changed since balancer.backward by more "
+                f"than one factor each, and {kind} combines parts of them: clip by value or add to "
+                "them after balancer.modulate(), or add to the loss"
+            ),
+        )
+        for buffers in self._terms.values():
+            for parameter in list(buffers):
+                if parameter not in factors:
+                    del buffers[parameter]  # its gradient was cleared
+                else:
+                    buffers[parameter] = buffers[parameter] * factors[parameter]
+        self._print = None
+
+    def combine(self, group: dist.ProcessGroup | None) -> None:
+        """Exchange the sum of the terms in `.grad` for the method's own combination.
+
+        Raises:
+            StepError: what is in `.grad` is not what was put there.
+        """
+        self.late.look()
+        if self._complete is None:
+            return
+        self.follow()
+        parts = self._parts()
+        self._average([p for part in parts.values() for p in part], group)
+        for part, trainable in parts.items():
             parameters = [parameter for parameter in trainable if parameter.grad is not None]
-            gradients = {
-                name: [buffers.get(p, torch.zeros_like(p)) for p in parameters]
-                for name, buffers in terms.items()
-            }
-            combined = self.method.combine(part, gradients) if parameters else None
-            if combined is None:
-                continue
-            for index, parameter in enumerate(parameters):
-                assert parameter.grad is not None
-                for term in gradients.values():
-                    parameter.grad -= term[index]
-                parameter.grad += combined[index]
+            if parameters:
+                self._exchange(part, parameters)
+        self.forget()
+
+    def _average(self, parameters: list[nn.Parameter], group: dist.ProcessGroup | None) -> None:
+        """Average the buffers over the ranks: the same list on each, zeros where nothing came."""
+        if ranks.world_size(group) == 1 or not parameters:
+            return
+        whole = torch.full((), float(bool(self._complete)), device=parameters[0].device)
+        first = sorted(name for name in self._terms if name != self._last)
+        self._averaged(first, parameters, group, [whole])
+        if not self._complete:
+            self.late.refuse_if(whole > 0, self._apart)
+            return
+        if bool(whole < 1):  # waits for the device, in a case that is rare
+            raise StepError(self._apart())
+        self._averaged([self._last], parameters, group, [])
+
+    def _averaged(
+        self,
+        names: list[str],
+        parameters: list[nn.Parameter],
+        group: dist.ProcessGroup | None,
+        others: list[Tensor],
+    ) -> None:
+        flat = []
+        for name in names:
+            buffers = self._terms.setdefault(name, {})
+            for parameter in parameters:
+                # A copy: a gradient may be an expanded view, which cannot be written to.
+                there = parameter in buffers
+                buffer = buffers[parameter].clone() if there else torch.zeros_like(parameter)
+                buffers[parameter] = buffer
+                flat.append(buffer)
+        ranks.average_([*flat, *others], group)
+
+    def _apart(self) -> str:
+        return (
+            "the loss of one rank has further terms, or it had gradients before it, and another's "
+            f"had none, so that {type(self.method).__name__} cannot tell whose gradients are there:"
+            " add the same terms on every rank, 0 * term where one has none"
+        )
+
+    def _exchange(self, part: str, parameters: list[nn.Parameter]) -> None:
+        total: list[Tensor] = [parameter.grad for parameter in parameters]  # type: ignore[misc]
+        gradients = {
+            name: [buffers[p] if p in buffers else torch.zeros_like(p) for p in parameters]
+            for name, buffers in self._terms.items()
+        }
+        if not self._complete:
+            rest = [gradient.clone() for gradient in total]
+            for term in gradients.values():
+                torch._foreach_sub_(rest, term)
+            left = {self._last: rest}
+            gradients = {**left, **gradients} if self._last == "joint" else {**gradients, **left}
+        combined = self.method.combine(part, gradients)
+        if combined is None:
+            return
+        if not self._complete:
+            torch._foreach_copy_(total, combined)
+            return
+        for index, gradient in enumerate(total):  # one by one: some may be sparse
+            for term in gradients.values():
+                gradient -= term[index]
+            gradient += combined[index]
+
+
+def _sparse(buffers: Buffers) -> bool:
+    return any(gradient.is_sparse for of in buffers.values() for gradient in of.values())
+
+
+def _there(gradient: Tensor | None) -> bool:
+    """Whether there is a gradient already; one of zeros is none, where looking is free."""
+    if gradient is None:
+        return False
+    return gradient.device.type != "cpu" or gradient.is_sparse or bool(gradient.any())
+
+
+def _said(error: RuntimeError, method: Method) -> Exception:
+    """Return an error in words of the user's loop, where torch's own are about its inside."""
+    kind = type(method).__name__
+    if DONATED in str(error):
+        return StepError(
+            f"a separate pass of {kind} needs a compiled graph twice: set "
+            "torch._functorch.config.donated_buffer = False before compiling"
+        )
+    return error

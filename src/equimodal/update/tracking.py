@@ -91,6 +91,10 @@ class Tracker:
             self._note("update_ratio", functional.discrepancy_ratio(torch.stack(all_norms).log()))
         self._before.clear()
 
+    def forget(self) -> None:
+        """Drop what was copied of parameters that were not updated."""
+        self._before.clear()
+
     def floats(self) -> dict[str, float]:
         """Return everything as floats; the only place where the device is waited for."""
         if self._evidence is not None:
@@ -106,6 +110,8 @@ class Tracker:
         return dict(zip(self.latest, values.tolist(), strict=True))
 
     def _held(self, tensor: Tensor) -> Tensor:
+        if tensor.is_sparse:  # rows that occur twice count once, as their sum
+            return tensor.coalesce().values()
         return tensor if self.sharding is None else local(tensor)
 
     def _norms(self, of: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> Tensor:
@@ -119,6 +125,23 @@ class Tracker:
     def _note(self, what: str, values: Tensor) -> None:
         for name, value in zip(self.modalities.names, values.unbind(), strict=True):
             self.latest[f"{what}/{name}"] = value
+
+
+# What a modality may have no value of: in a step without it, or beside others that stand still.
+ABSENT = ("evidence", "ratio", "coefficient", "update_ratio")
+
+
+def existing(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that have a value in their step, for means over steps.
+
+    A step without a modality has no ratio, and one in which the others stood still has no ratio of
+    updates. A loss or a norm that is not finite stays: it is one.
+    """
+    return {
+        name: value
+        for name, value in metrics.items()
+        if math.isfinite(value) or name.split("/")[0] not in ABSENT
+    }
 
 
 def norm(tensors: list[Tensor], device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 import equimodal as eq
-from equimodal.attach.capture import Call
+from equimodal.attach.call import Call
 from support.users import (
     Read,
     assert_equals_the_loop_by_hand,

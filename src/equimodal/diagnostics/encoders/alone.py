@@ -203,8 +203,7 @@ def _started(
     if fresh is None:
         reinitialise({n: [model.get_submodule(m) for m in of] for n, of in modules.items()})
     described = {
-        "encoders": modules,
-        "head": None if attached.head is None else names[attached.head],
+        **attached.described(),
         "features": attached.given,
         "criterion": subject.criterion.loss,
         "forward": subject.forward,

@@ -49,7 +49,8 @@ class AGM(Method):
     replaces_joint = True
     combines_rest = True
     modulates = False
-    capabilities = Capabilities(backwards="M")
+    single_pass = True
+    capabilities = Capabilities(backwards="M - 1; none with micro_batches=1")
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class AGM(Method):
     def objective(self, step: Step) -> dict[str, Tensor]:
         responses = self.responses(step)
         self._responses = responses.detach()
+        if step.single:
+            return {"joint": step.loss(self._scaled(step, responses))}
         joint, share = step.joint.detach(), 1 / len(self.names)
         terms = {}
         for name, response in zip(self.names, responses, strict=True):
@@ -99,9 +102,24 @@ class AGM(Method):
             terms[name] = step.loss(logits) - (1 - share) * joint
         return {"joint": step.logits.new_zeros(()), **terms}
 
+    def _scaled(self, step: Step, responses: Tensor) -> Tensor:
+        """Return the logits with the gradient of every response scaled by its factor.
+
+        The factors follow from the responses, and no other micro-batch of the step has a say in
+        them: so they are known before the backward pass.
+        """
+        measured = {name: step.summed(of) for name, of in self._losses(step, responses).items()}
+        factors = self._judged(measured)[0].view(-1, *[1] * step.logits.ndim)
+        return (factors * responses + (1 - factors) * responses.detach()).sum(dim=0)
+
     def measure(self, step: Step) -> dict[str, Tensor]:
         assert self._responses is not None
         responses, self._responses = self._responses, None
+        return self._losses(step, responses)
+
+    def _losses(self, step: Step, responses: Tensor) -> dict[str, Tensor]:
+        """Return the sum of the losses of every response, and of how many samples, ``(M,)``."""
+        responses = responses.detach()
         losses = step.criterion.each_per_sample(list(responses), step.target)
         if self.floor:
             losses = losses.clamp(max=-math.log(self.floor))
@@ -114,16 +132,20 @@ class AGM(Method):
         }
 
     def coefficients(self, evidence: Evidence) -> None:
-        counts = evidence.measured["counts"]
-        losses = torch.where(counts > 0, evidence.measured["losses"] / counts, math.nan)
+        self._factors, self._proposed = self._judged(evidence.measured)
+
+    def _judged(self, measured: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the factors of a step, and the running means with it and how many there are."""
+        counts = measured["counts"]
+        losses = torch.where(counts > 0, measured["losses"] / counts, math.nan)
         seen = losses.isfinite()
         past = self.running.to(losses)
         reference = confidence_ratio(torch.where(seen, past, math.nan))
         ratio = confidence_ratio(losses)
-        self._factors = agm_coefficient(ratio, reference, self.alpha, self.cap)
+        factors = agm_coefficient(ratio, reference, self.alpha, self.cap)
         steps = self.steps.to(losses) + seen
         mean = past + (losses - past) / steps.clamp(min=1)
-        self._proposed = torch.where(seen, mean, past), steps
+        return factors, (torch.where(seen, mean, past), steps)
 
     def combine(self, modality: str, gradients: Mapping[str, list[Tensor]]) -> list[Tensor]:
         assert self._factors is not None

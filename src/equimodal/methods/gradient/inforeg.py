@@ -16,6 +16,7 @@ from equimodal.method import Method
 from equimodal.modalities import OwnedParameter, weights
 from equimodal.planning import share
 from equimodal.step import Shapes, Step
+from equimodal.update.sparse import refuse_sparse
 
 if TYPE_CHECKING:
     from equimodal.epochs.run import Run
@@ -114,6 +115,8 @@ class InfoReg(Method):
         self, modality: str, parameters: Sequence[OwnedParameter], evidence: Evidence
     ) -> None:
         assert self._pulls is not None
+        for owned in parameters:
+            refuse_sparse(owned, "InfoReg squares and pulls whole gradients")
         moved = [owned for owned in parameters if owned.parameter.grad is not None]
         gradients = [o.parameter.grad for o in moved if o.parameter.grad is not None]
         for owned in parameters:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from equimodal.errors import SetupError
+from equimodal.errors import SetupError, StepError
 from equimodal.functional.mmpareto import restoring_factor
 from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, products
@@ -68,6 +68,11 @@ class MMPareto(Method):
         if "joint" not in gradients or modality not in gradients:
             return None  # nothing to balance, as beside a method that does not train the head
         joint, unimodal = gradients["joint"], gradients[modality]
+        if any(gradient.is_sparse for gradient in (*joint, *unimodal)):
+            raise StepError(
+                f"MMPareto compares whole gradients, and one of encoders['{modality}'] is sparse: "
+                "make its module with sparse=False"
+            )
         _, product, _ = products(joint, unimodal)
         solved = self.conflict(joint, unimodal, self._seed(modality))
         plain = torch._foreach_add(joint, unimodal)

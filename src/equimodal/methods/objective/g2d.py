@@ -61,6 +61,7 @@ class G2D(TaughtMethod):
 
     name = "g2d"
     source = "Rakib and Bagavathi, ICCV 2025"
+    graded = False
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"gating": first_half}
 
     def __init__(

@@ -25,8 +25,8 @@ class Gated(FusionHead):
 
     For two modalities that is :math:`h = \sigma(p_1) \odot p_2`, as in OGM-GE (Peng et al., CVPR
     2022). The logits do not split into modalities, and zeros in place of the others say nothing
-    about one that gates: ``scores="auto"`` puts their mean there, and `equimodal.Probe` needs no
-    ablation.
+    about one that gates before biases are trained: ``scores="auto"`` puts their mean there, and
+    `equimodal.Probe` needs no ablation.
 
     Args:
         widths: for each modality the width of its features, in order; two or more.
@@ -43,6 +43,9 @@ class Gated(FusionHead):
     >>> head(torch.randn(2, 8), torch.randn(2, 16), torch.randn(2, 12)).shape
     torch.Size([2, 6])
     """
+
+    # Its biases start at 0, and nothing of a gate is heard through them at first.
+    ablation_fill = "mean"
 
     def __init__(
         self,

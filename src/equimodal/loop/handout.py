@@ -8,16 +8,21 @@ import torch
 from torch import Tensor
 
 from equimodal.attach.graph import depends_on, mark, marked
+from equimodal.errors import StepError
 from equimodal.evidence import Measured, Scored
 
 
 @dataclass(frozen=True)
 class Pending:
-    """What belongs to a loss: its terms, and the evidence it adds once it is backpropagated."""
+    """What belongs to a loss: its terms, and the evidence it adds once it is backpropagated.
+
+    `zero` is a part of it that is there for a reducer alone, and trains nothing.
+    """
 
     terms: dict[str, Tensor]
     scores: Scored | None
     measured: dict[str, Measured]
+    zero: Tensor | None = None
 
 
 class Handout:
@@ -32,21 +37,29 @@ class Handout:
         self._compiled: list[tuple[Tensor, Pending]] = []
         self.waiting = False  # whether none has come back since one was handed out
 
-    def note(self, loss: Tensor, pending: Pending) -> None:
+    def give(self, loss: Tensor, pending: Pending) -> Tensor:
         """Hand out a loss."""
         self.waiting = True
         if torch.compiler.is_compiling():
             self._compiled = [(loss, pending)]
         else:
             mark(loss, self._key, pending)
+        return loss
 
-    def behind(self, loss: Tensor) -> list[Pending]:
-        """Return what belongs to the losses that this one was computed from."""
-        if not isinstance(loss, Tensor):
-            return []
-        records: list[Pending] = marked(loss, self._key)
-        if not records:
+    def back(self, loss: Tensor) -> list[Pending]:
+        """Return what belongs to the losses that this one was computed from.
+
+        Raises:
+            StepError: it was computed from none.
+        """
+        records: list[Pending] = marked(loss, self._key) if isinstance(loss, Tensor) else []
+        if not records and isinstance(loss, Tensor):
             records = [pending for known, pending in self._compiled if depends_on(loss, known)]
-        if records:
-            self._compiled, self.waiting = [], False
+        if not records:
+            raise StepError(
+                "balancer.backward: this loss was not computed from what balancer.loss returned "
+                "with gradients enabled: write loss = balancer.loss(logits, target). Of compiled "
+                "losses only the latest is known: backpropagate each before the next"
+            )
+        self._compiled, self.waiting = [], False
         return records

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from equimodal import ranks
+from equimodal.composing.holding import refuse_held
+from equimodal.composing.refusals import refuse_conflicts, refuse_others, refuse_unmet
 from equimodal.errors import MatchError
 from equimodal.evidence import Evidence, Measured
-from equimodal.holding import refuse_held
-from equimodal.method import REST, Method, Need, Order
+from equimodal.method import Method, Need, Order
 from equimodal.modalities import Modalities
 from equimodal.planning import planned
 from equimodal.readout import move
-from equimodal.refusals import refuse_conflicts, refuse_others, refuse_unmet
 from equimodal.step import Shapes, Step
 from equimodal.update.own import OwnOptimizer
 from equimodal.update.substeps import SubSteps
@@ -150,14 +148,9 @@ class Composition:
                     coefficients[index] = factors
         return coefficients
 
-    def frozen(self, modalities: Modalities, epoch: int) -> list[nn.Parameter]:
-        """Return the parameters that any method freezes."""
-        names = {name for _, method in self.active(epoch) for name in method.frozen()}
-        rest = modalities.rest if REST in names else []
-        return [
-            *rest,
-            *(owned.parameter for name in names - {REST} for owned in modalities.owned[name]),
-        ]
+    def frozen(self, epoch: int) -> set[str]:
+        """Return whose parameters any method freezes: names of modalities, `REST` among them."""
+        return {name for _, method in self.active(epoch) for name in method.frozen()}
 
     def adjust(self, modalities: Modalities, evidence: Mapping[str, Evidence], epoch: int) -> None:
         """Let methods change gradients in place."""
@@ -181,19 +174,3 @@ def modules_of(*owners: nn.Module | Composition) -> list[nn.Parameter]:
         for part in parts:
             found.update(dict.fromkeys(part.parameters()))
     return list(found)
-
-
-def summed(
-    terms: Mapping[str, Tensor], step: Step, group: dist.ProcessGroup | None = None
-) -> Tensor:
-    """Return the sum of all terms, on a node of the graph of its own."""
-    values = list(terms.values())
-    replaced = terms["joint"] is not step.__dict__.get("joint")
-    if replaced and ranks.world_size(group) > 1:
-        # DistributedDataParallel waits for every parameter: one that a replaced joint loss leaves
-        # out gets a gradient of zero.
-        values.append(
-            step.logits.masked_fill(torch.ones_like(step.logits, dtype=torch.bool), 0).sum()
-        )
-    # A node of its own also for a single term: the record that it carries holds the terms.
-    return values[0].clone() if len(values) == 1 else torch.stack(values).sum()

@@ -5,64 +5,62 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from equimodal.attach.sharding import is_sharded
 from equimodal.errors import SetupError, StepError
 from equimodal.evidence import EvidenceSum
+from equimodal.loop.parts import Parts
 from equimodal.step import Shapes
-
-if TYPE_CHECKING:
-    from equimodal.balancer import Balancer
 
 VERSION = 1
 
 
-def save(balancer: Balancer) -> dict[str, Any]:
+def save(parts: Parts) -> dict[str, Any]:
     """Return the state: tensors, numbers, strings, dicts and lists only."""
     shapes = None
-    if balancer.shapes is not None:
+    if parts.shapes is not None:
         shapes = {
-            "features": balancer.shapes.features,
-            "logits": balancer.shapes.logits,
-            "dtype": str(balancer.shapes.dtype).removeprefix("torch."),
+            "features": parts.shapes.features,
+            "logits": parts.shapes.logits,
+            "dtype": str(parts.shapes.dtype).removeprefix("torch."),
         }
     state = {
         "version": VERSION,
-        "modalities": list(balancer.names),
-        "seed": balancer.seed,
-        "epoch": balancer.epoch,
-        "steps": balancer.steps,
+        "modalities": list(parts.names),
+        "seed": parts.seed,
+        "epoch": parts.epoch,
+        "steps": parts.steps,
         "shapes": shapes,
-        "methods": {method.name: method.state_dict() for method in balancer.methods},
-        "scores": balancer.scores.state_dict(),
-        "own_optimizer": balancer.own.state_dict(),
-        "noise": balancer.modulation.state,
-        "evidence": balancer.evidence.state_dict(),
+        "methods": {method.name: method.state_dict() for method in parts.methods},
+        "scores": parts.scores.state_dict(),
+        "own_optimizer": parts.own.state_dict(),
+        "noise": parts.modulation.state,
+        "evidence": parts.evidence.state_dict(),
     }
-    return state if balancer.attached.sharding is None else _packed(balancer, state)
+    return state if parts.attached.sharding is None else _packed(parts, state)
 
 
-def _packed(balancer: Balancer, state: dict[str, Any]) -> dict[str, Any]:
+def _packed(parts: Parts, state: dict[str, Any]) -> dict[str, Any]:
     """Return the state of a sharded run: slices as they are, all else as bytes.
 
     torch's distributed checkpoint loads what the state of the balancer to be restored has entries
     for, and a fresh one has no modules of methods yet, nor what their optimizer remembers. So the
     entries are the same at any time.
     """
-    if balancer.evidence.micro_batches:
+    if parts.evidence.micro_batches:
         raise StepError(
-            f"balancer.state_dict: {balancer.evidence.micro_batches} micro-batches were "
+            f"balancer.state_dict: {parts.evidence.micro_batches} micro-batches were "
             "backpropagated since the last step, and each rank has evidence of its own: save a "
             "sharded run after optimizer.step()"
         )
-    balancer.modulation.complete_state()
+    parts.modulation.complete_state()
     slices, noise = (
         {
             name: {key: value for key, value in values.items() if is_sharded(value) == sliced}
-            for name, values in balancer.modulation.state.items()
+            for name, values in parts.modulation.state.items()
         }
         for sliced in (True, False)
     )
@@ -84,7 +82,7 @@ def _unpacked(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**rest, "noise": noise}
 
 
-def restore(balancer: Balancer, state: Mapping[str, Any]) -> None:
+def restore(parts: Parts, state: Mapping[str, Any]) -> None:
     """Restore what `save` returned, after checking that it fits."""
     if not isinstance(state, Mapping) or "version" not in state:
         found = list(state)[:5] if isinstance(state, Mapping) else type(state).__name__
@@ -99,23 +97,23 @@ def restore(balancer: Balancer, state: Mapping[str, Any]) -> None:
         )
     state = _unpacked(state)
     for what, found, expected in (
-        ("modalities", list(state["modalities"]), list(balancer.names)),
-        ("methods", sorted(state["methods"]), [method.name for method in balancer.methods]),
+        ("modalities", list(state["modalities"]), list(parts.names)),
+        ("methods", sorted(state["methods"]), [method.name for method in parts.methods]),
     ):
         if found != expected:
             raise SetupError(f"this state is of the {what} {found}, expected {expected}")
     state = copy.deepcopy(dict(state))  # what is restored must not change with what was saved
     if state["shapes"] is not None:
-        device = next(balancer.attached.bare_model.parameters()).device
+        device = next(parts.attached.bare_model.parameters()).device
         features = {name: tuple(shape) for name, shape in state["shapes"]["features"].items()}
         dtype = getattr(torch, state["shapes"]["dtype"])
-        balancer.make_modules(Shapes(features, tuple(state["shapes"]["logits"]), device, dtype))
-    for method in balancer.methods:
+        parts.make_modules(Shapes(features, tuple(state["shapes"]["logits"]), device, dtype))
+    for method in parts.methods:
         method.load_state_dict(state["methods"][method.name])
-    balancer.scores.load_state_dict(state["scores"])
-    balancer.own.load_state_dict(state["own_optimizer"])
-    balancer.modulation.load_state(state["noise"])
-    balancer.evidence = EvidenceSum()
-    balancer.evidence.load_state_dict(state["evidence"])
-    balancer.seed, balancer.epoch, balancer.steps = state["seed"], state["epoch"], state["steps"]
-    balancer.modulation.source.seed = state["seed"]
+    parts.scores.load_state_dict(state["scores"])
+    parts.own.load_state_dict(state["own_optimizer"])
+    parts.modulation.load_state(state["noise"])
+    parts.ledger.evidence = EvidenceSum()
+    parts.evidence.load_state_dict(state["evidence"])
+    parts.seed, parts.epoch, parts.steps = state["seed"], state["epoch"], state["steps"]
+    parts.modulation.source.seed = state["seed"]

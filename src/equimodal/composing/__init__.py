@@ -1,0 +1,1 @@
+"""Several methods as one, and which of them cannot be."""

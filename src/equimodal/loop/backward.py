@@ -1,0 +1,54 @@
+"""A backward pass of the user's loss, and the gradients of single terms beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from equimodal.composing.refusals import refuse_accumulation
+from equimodal.errors import StepError
+from equimodal.loop.handout import Pending
+from equimodal.update.reach import Reached, reached
+
+if TYPE_CHECKING:
+    from equimodal.loop.parts import Parts
+
+
+def backpropagated(
+    parts: Parts, loss: Tensor, records: Sequence[Pending], using: Callable[[Tensor], None] | None
+) -> Reached | None:
+    """Backpropagate a loss; return what it leads to, where a method freezes by that.
+
+    Args:
+        parts: of the balancer.
+        loss: shape ``()``, scaled by the user or not.
+        records: what belongs to the losses that it was computed from.
+        using: how to backpropagate; ``loss.backward()`` where None.
+
+    Raises:
+        StepError: it is one micro-batch too many.
+    """
+    micro_batches = parts.ledger.evidence.micro_batches + len(records)
+    if parts.micro_batches is not None and micro_batches > parts.micro_batches:
+        raise StepError(
+            f"eq.Balancer(micro_batches={parts.micro_batches}), but loss number {micro_batches} of "
+            "one optimizer step was backpropagated: leave micro_batches out to accumulate any "
+            "number, or call balancer.modulate() and optimizer.step() in between"
+        )
+    if micro_batches > 1:
+        refuse_accumulation(parts.acting())
+    leads = None
+    if any(method.overrides("frozen") for method in parts.acting()):
+        zeros = [record.zero.grad_fn for record in records if record.zero is not None]
+        leads = reached(loss, zeros)
+    parts.own.before_backward()
+    if parts.separation is not None:
+        terms = [record.terms for record in records]
+        parts.separation.backward(loss, terms, using or Tensor.backward)
+    elif using is not None:
+        using(loss)
+    else:
+        loss.backward()  # type: ignore[no-untyped-call]
+    return leads

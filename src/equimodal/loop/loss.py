@@ -1,0 +1,52 @@
+"""From a step to the terms of its loss, and to its evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from equimodal.composing.refusals import refuse_unfit, refuse_ungated
+from equimodal.composing.summed import summed
+from equimodal.loop.handout import Pending
+from equimodal.step import Step
+
+if TYPE_CHECKING:
+    from equimodal.loop.parts import Parts
+
+
+def losses(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
+    """Return the loss to backpropagate, shape ``()``, and what belongs to it.
+
+    Args:
+        parts: of the balancer.
+        step: the micro-batch, with its graph.
+
+    Raises:
+        MatchError: a method cannot act on this step.
+        StepError: a method does not work as this step was computed.
+    """
+    refuse_misfit(parts, step)
+    alone = parts.methods.owner("predict_unimodal")
+    if alone is not None and alone.scored:
+        step.run_scores = alone.predict_unimodal
+    parts.make_modules(step.shapes)
+    terms = parts.methods.terms(step)
+    probe = parts.scores.objective(step)
+    if probe is not None:
+        terms["scores/probe"] = probe
+    scored = parts.methods.needs("scores") or parts.tracker.due(parts.steps)
+    scores = step.log_scores() if scored else None
+    measured = parts.methods.measure(step)
+    parts.tracker.losses(terms)
+    total, zero = summed(terms, step, parts.process_group)
+    return total, Pending(terms, scores, measured, zero)
+
+
+def refuse_misfit(parts: Parts, step: Step) -> None:
+    """Refuse a step in which a method that acts cannot do what it is to do."""
+    if step.autocast or step.compiled:
+        refuse_unfit(parts.methods, mixed=step.autocast, compiled=step.compiled)
+    if step.gates is None and parts.attached.recorder.boundary.training:
+        drops = ("gate", "order") if parts.batch is not None and parts.batch[1] else ("gate",)
+        refuse_ungated(parts.acting(), drops)

@@ -1,0 +1,89 @@
+"""Once per optimizer step: judge the evidence, combine, scale and freeze gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from equimodal import ranks
+from equimodal.composing.refusals import refuse_unfit
+from equimodal.errors import StepError
+from equimodal.method import REST
+from equimodal.update.modulation import Modulated
+from equimodal.update.reach import Reached
+from equimodal.update.scaling import unscale
+
+if TYPE_CHECKING:
+    from equimodal.loop.parts import Parts
+
+
+def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
+    """Act on the gradients, and return what is to become of the update that follows from them.
+
+    Args:
+        parts: of the balancer.
+        scaler: the gradient scaler, where one is used.
+
+    Raises:
+        StepError: nothing was backpropagated since the last step, or it was dropped.
+    """
+    ledger = parts.ledger
+    ledger.drop_cleared()
+    if not ledger.evidence.micro_batches:
+        raise StepError(
+            "balancer.modulate: nothing was backpropagated since the last step, or its gradients "
+            "were cleared: call balancer.backward(loss) before it, optimizer.zero_grad() not in "
+            "between, and modulate once per optimizer step"
+        )
+    if scaler is not None:
+        refuse_unfit(parts.methods, mixed=scaler.is_enabled())
+        unscale(scaler, parts.optimizers)
+    factor = ledger.factor()
+    parts.agree()
+    scored = ledger.evidence.log_scores is not None
+    evidence = ledger.evidence.reduce(parts.names, parts.process_group)
+    active = parts.active()
+    coefficients = parts.methods.coefficients(evidence, parts.epoch)
+    if parts.separation is not None:
+        parts.separation.combine(parts.process_group)
+    if parts.tracker.due(parts.steps):
+        parts.tracker.gradients()
+    if scored:
+        parts.tracker.judged(evidence[""], coefficients)
+        parts.notices.unsound(evidence[""].log_scores)
+    parts.notices.untouched(parts.modulation.unreached(active), evidence[""])
+    parts.modulation.on_gradients(coefficients, active, parts.steps)
+    parts.methods.adjust(parts.attached.modalities, evidence, parts.epoch)
+    for parameter in _frozen(parts, ledger.reached):
+        parameter.grad = None
+    parts.own.prepare(scaler, parts.process_group, factor)
+    ledger.drop()
+    return Modulated(coefficients, parts.steps, set(), scaler is not None)
+
+
+def _frozen(parts: Parts, reached: Reached | None) -> list[nn.Parameter]:
+    """Return the parameters that must not move in this step.
+
+    Of those outside of the encoders only what the replaced joint loss alone would have trained:
+    what any other loss leads to, a shared backbone or a decoder of the user's, is trained by it.
+    """
+    names = parts.methods.frozen(parts.epoch)
+    modalities = parts.attached.modalities
+    frozen = [owned.parameter for name in names - {REST} for owned in modalities.owned[name]]
+    if REST in names and reached is not None:
+        left = reached.leaves(modalities.rest, parts.attached.head)
+        frozen += _on_all_ranks(parts, left)
+    return frozen
+
+
+def _on_all_ranks(parts: Parts, left: list[nn.Parameter]) -> list[nn.Parameter]:
+    """Return those of the parameters that are left on every rank: one may lack a modality."""
+    if ranks.world_size(parts.process_group) == 1:
+        return left
+    rest, mine = parts.attached.modalities.rest, set(left)
+    device = next(parts.attached.bare_model.parameters()).device
+    flags = torch.tensor([float(parameter in mine) for parameter in rest], device=device)
+    everywhere: Tensor = ranks.gather(flags, parts.process_group).amin(dim=0)
+    return [p for p, flag in zip(rest, everywhere.tolist(), strict=True) if flag]
