@@ -6,6 +6,7 @@
 
 from equimodal import functional, methods
 from equimodal.balancer import Balancer
+from equimodal.criterion import TokenLoss
 from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
 from equimodal.evidence import Evidence
 from equimodal.method import Capabilities, Method, Order
@@ -102,6 +103,7 @@ from equimodal.methods import (
 from equimodal.ranks import ALONE
 from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
+from equimodal.scores.given import Given
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import ElementNoise, Noise, TensorNoise
 
@@ -157,6 +159,7 @@ __all__ = [
     "FittedWeight",
     "FixedHiddenLayer",
     "FixedWeights",
+    "Given",
     "GradedStimulation",
     "GradientBlending",
     "GradientCosine",
@@ -206,6 +209,7 @@ __all__ = [
     "Teacher",
     "TensorNoise",
     "Thresholded",
+    "TokenLoss",
     "TorchJD",
     "TwoSided",
     "Uncertainty",

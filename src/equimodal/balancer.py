@@ -15,8 +15,9 @@ from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.loop.backward import backpropagated
-from equimodal.loop.loss import losses
+from equimodal.loop.loss import of_step, own_losses
 from equimodal.loop.modulate import modulated
+from equimodal.loop.own_losses import OwnLosses, refuse_both
 from equimodal.loop.parts import Parts
 from equimodal.loop.state import restore, save
 from equimodal.loop.together import refuse_join
@@ -51,6 +52,8 @@ class Balancer(Parts):
             (``{"audio": 0}``), keyword, slice of one tensor, or a function of the head's arguments.
         criterion: loss of (logits, target); `nn.*Loss` modules and functions with a `reduction`
             are read per sample.
+        outputs: what the criterion takes, "logits", "log-probabilities" or "probabilities", where
+            neither its class nor the operation that made the model's outputs tells.
         scores: how well each modality does alone: "auto" for the exact split of an affine head,
             else ablation; `eq.Probe()`, `eq.Ablation(...)`, or a function from features to logits.
         forward: (model, batch) to (logits, target), for methods that run the model themselves; to
@@ -97,7 +100,13 @@ class Balancer(Parts):
         return Reordered(self, loader)
 
     def loss(
-        self, logits: Tensor, target: Any, *, present: Mapping[str, Tensor] | None = None
+        self,
+        logits: Tensor | None = None,
+        target: Any = None,
+        *,
+        losses: Mapping[str, Tensor] | None = None,
+        joint: Tensor | None = None,
+        present: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return the loss to backpropagate, shape ``()``: the criterion's, and the methods' terms.
 
@@ -106,16 +115,25 @@ class Balancer(Parts):
         Args:
             logits: what the model returned for a batch, as the criterion takes it.
             target: as the criterion takes it.
+            losses: in place of logits and target, for each modality one loss per sample, shape
+                ``(B,)``; needs ``scores=eq.Given()``. A batch that lacks a modality leaves it out.
+            joint: with `losses`, the loss to train on, ``()``; the sum of their means by default.
             present: which samples have a modality, shape ``(B,)``, bool, by name. Evidence is
                 taken from these alone.
 
         Raises:
             MatchError: no forward of the head led to these logits, or something does not fit.
         """
+        refuse_both(logits, losses, joint)
+        own = OwnLosses(self.names, losses or {}, joint, present) if logits is None else None
         if not torch.is_grad_enabled():
-            return self.criterion.total(logits, target)
-        step = self._step(logits, target, present)
-        return self.handout.give(*losses(self, step))
+            return self.criterion.total(logits, target) if own is None else own.total()
+        refuse_join(self.attached.model)
+        self.notices.evaluating(self.attached.model)
+        if logits is None or own is not None:
+            assert own is not None
+            return self.handout.give(*own_losses(self, own))
+        return self.handout.give(*of_step(self, self._step(logits, target, present)))
 
     @eager  # a compiled step breaks at a backward pass anyway: here, and only once
     def backward(self, loss: Tensor, using: Callable[[Tensor], None] | None = None) -> None:
@@ -168,8 +186,9 @@ class Balancer(Parts):
             return self.attached.model(*args, **kwargs)
 
     def unimodal_logits(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return for each modality the logits that it alone gives, shape ``(B, ...)``.
+        """Return for each modality the outputs that it alone gives, shape ``(B, ...)``.
 
+        They are what the criterion takes: logits, log-probabilities or probabilities.
         They are read through the model's own head by the chosen scores, unless a method has models
         of single modalities.
         """
@@ -179,8 +198,11 @@ class Balancer(Parts):
         """Return what `predict` and `unimodal_logits` do, from one forward of the model."""
         step = self._observe(args, kwargs)
         jointly, alone = (self.methods.owner(h) for h in ("predict", "predict_unimodal"))
-        logits = step.logits if jointly is None else jointly.predict(step)
-        return logits, step.unimodal if alone is None else alone.predict_unimodal(step)
+        unimodal = step.unimodal if alone is None else alone.predict_unimodal(step)
+        made = self.criterion.outputs.of  # of logits, which is what methods and scores give
+        joint = step.outputs if jointly is None else made(jointly.predict(step))
+        assert joint is not None
+        return joint, {name: made(logits) for name, logits in unimodal.items()}
 
     def export(self, *inputs: Any) -> nn.Module:
         """Return a plain module that predicts as `predict` does, and needs no equimodal to run.
@@ -254,8 +276,6 @@ class Balancer(Parts):
 
     def _step(self, logits: Tensor, target: Any, present: Mapping[str, Tensor] | None) -> Step:
         """Return the step that led to these logits."""
-        refuse_join(self.attached.model)
-        self.notices.evaluating(self.attached.model)
         if self.batch is None and self.methods.any("order") and not self.driven:
             self.notices.unordered()
         indices, kept = (None, {}) if self.batch is None else self.batch

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equimodal import functional, ranks
 from equimodal.attach.features import Features, Inputs, scaled
-from equimodal.criterion import Criterion
+from equimodal.criterion import Criterion, Kind
 from equimodal.functional.remaining import anything_left
 from equimodal.once import once
 
@@ -29,12 +29,16 @@ class Shapes:
         logits: shape of one sample of the logits.
         device: where they are.
         dtype: for parameters: double precision for a model in double precision, else single.
+        outputs: what the criterion takes. Modules of a method give logits in any case: they become
+            what the criterion takes in `Step.loss`, and what the user's model returns where the
+            method predicts.
     """
 
     features: dict[str, tuple[int, ...]]
     logits: tuple[int, ...]
     device: torch.device
     dtype: torch.dtype = torch.float32
+    outputs: Kind = "logits"
 
 
 @dataclass
@@ -44,7 +48,8 @@ class Step:
     Attributes:
         names: the modalities, in order.
         features: for each modality what the head was given, shape ``(B, ...)``, with its graph.
-        logits: what the user passed to `Balancer.loss`, shape ``(B, ...)``, with its graph.
+        logits: of the user's model, shape ``(B, ...)``, with their graph: what was passed to
+            `Balancer.loss`, or the logarithm or log-odds of it where that is probabilities.
         target: what the user passed to `Balancer.loss`.
         present: which samples have the modality, shape ``(B,)``, bool; no entry where all have it.
         indices: position of each sample in the data set, shape ``(B,)``, where it is known.
@@ -63,6 +68,8 @@ class Step:
         single: whether this is the only micro-batch of its optimizer step, as the user said.
         handed_on: whether the logits are what the head returned, reshaped or cast at most.
         question: gives what is needed to ask the head, or the model without one, what it is.
+        outputs: what the user passed to `Balancer.loss`, which the criterion takes; the logits by
+            default.
     """
 
     names: tuple[str, ...]
@@ -86,6 +93,11 @@ class Step:
     single: bool = False
     handed_on: bool = True
     question: Callable[[], Question] | None = None
+    outputs: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        given = self.logits if self.outputs is None else self.outputs
+        self.criterion = self.criterion.at(given, self.target)
 
     @property
     def size(self) -> int:
@@ -97,7 +109,8 @@ class Step:
         """Shapes of one sample."""
         features = {name: tuple(feature.shape[1:]) for name, feature in self.features.items()}
         dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
-        return Shapes(features, tuple(self.logits.shape[1:]), self.logits.device, dtype)
+        logits, kind = tuple(self.logits.shape[1:]), self.criterion.outputs.kind
+        return Shapes(features, logits, self.logits.device, dtype, kind)
 
     @once
     def gated(self) -> Features:
@@ -111,7 +124,8 @@ class Step:
         A sample that lost to the gates all modalities it has adds nothing to it.
         """
         if not self.thinned:
-            return self.criterion.total(self.logits, self.target)
+            given = self.logits if self.outputs is None else self.outputs
+            return self.criterion.whole(given, self.target)
         gates = self.gates or {}
         everyone = torch.ones(self.size, dtype=torch.bool, device=self.logits.device)
         kept = {name: gates[name] != 0 if name in gates else everyone for name in self.names}
@@ -146,7 +160,7 @@ class Step:
         it unlike often.
 
         Args:
-            logits: as the criterion takes them.
+            logits: shaped like the step's.
             weight: weights of the samples, shape ``(B,)``: 0 drops a sample from the mean.
             modality: the samples that do not have this modality add nothing.
             present: those that are not marked add nothing, shape ``(B,)``, bool.
@@ -158,7 +172,7 @@ class Step:
             among = torch.ones_like(present) if weight is None else weight
             return self.criterion.weighted(logits, self.target, among * present, among)
         if weight is None:
-            return self.criterion.total(logits, self.target)
+            return self.criterion.of(logits, self.target)
         return self.criterion.weighted(logits, self.target, weight)
 
     def summed(self, value: Tensor) -> Tensor:
@@ -181,14 +195,14 @@ class Step:
         with torch.no_grad():  # a decorator would hide this method from the compiler
             known = self.__dict__.get("unimodal")
             logits = known if known is not None else self.run_scores(self)
-            losses = self.criterion.each_per_sample(
-                [logits[name] for name in self.names], self.target
-            )
-            ignored = self.criterion.ignored(self.target)
+            alone = [logits[name] for name in self.names]
+            losses, ignored, each = self.criterion.scored(alone, self.target)
             if self.present:
                 nobody = torch.zeros_like(losses[0], dtype=torch.bool)
                 absent = [
-                    ~self.present[name].to(losses.device) if name in self.present else nobody
+                    ~self.present[name].to(losses.device).repeat_interleave(each)
+                    if name in self.present
+                    else nobody
                     for name in self.names
                 ]
                 ignored = torch.stack(absent) | (nobody if ignored is None else ignored)

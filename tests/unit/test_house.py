@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent.parent
 
 # Lower rooms first: a module may import from its own room and from those before it.
 ROOMS = [
-    {"errors", "extras", "files", "once", "planning", "processes"},
+    {"errors", "extras", "files", "late", "once", "planning", "processes"},
     {"functional"},
     {
         "attach", "criterion", "epochs", "evidence", "method", "modalities", "ranks", "readout",

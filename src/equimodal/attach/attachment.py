@@ -76,6 +76,7 @@ class Attachment:
         self.reader = Reader(self.modalities, self.head, features, self.misfits)
         self.runner = Runner(self.bare_model, self.head, self.reader, self.recorder, self.sharding)
         self._transformed = False
+        self._unlinked = False  # the head gives logits, and the forward makes the outputs of them
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,6 +114,7 @@ class Attachment:
         try:
             call = self.recorder.match(logits)
             call.check_unchanged()
+            self.criterion.tell(logits, target)
             self._compare(call, logits)
             call = self.reader.narrowed(call, [logits])
             self.runner.places.note(call.training, call.output)
@@ -162,11 +164,15 @@ class Attachment:
         if path is None:
             raise refuse_unseen(output)
         logits = leaves[path]
+        same_shape = isinstance(given, Tensor) and given.shape == logits.shape
+        self.criterion.tell(given if same_shape else logits, target)
         call = replace(call, output=path, returned=logits, leaves=len(leaves))
         call = self.reader.narrowed(call, [logits])
         self.reader.resolve(call, [logits])
         if logits.requires_grad and not gradients:
             call, logits = call.without_graph(), logits.detach()
+        if self._unlinked:
+            logits = self.criterion.outputs.of(logits)
         present = told_present(told[0] if told else None, self.names, logits.shape[0])
         return self._step(call, logits, target, present, indices, epoch)
 
@@ -225,7 +231,8 @@ class Attachment:
         return Step(
             names=self.names,
             features=self.runner.axes.front(raw),
-            logits=logits,
+            logits=self.criterion.outputs.logits(logits),
+            outputs=logits,
             target=target,
             criterion=self.criterion,
             run_head=lambda features: self._run_head(call, features, logits.shape),
@@ -264,9 +271,12 @@ class Attachment:
             return  # no graph to look at; `match` has found the very tensor
         seen = self.recorder.seen if call.compiled else None
         compiled = None if seen is None else dict(tensors(seen[1])).get(call.output)
-        self._transformed = not handed_on(logits, call, self.recorder._key, compiled)
+        link = self.criterion.outputs.link
+        handed = handed_on(logits, call, self.recorder._key, compiled, link)
+        self._transformed, self._unlinked = handed == "otherwise", handed == "linked"
 
     def _run_head(self, call: Call, features: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         if self._transformed:
             raise MatchError(TRANSFORMED)
-        return self.runner.answer(call, self.runner.axes.back(features), shape)
+        given = self.runner.answer(call, self.runner.axes.back(features), shape)
+        return given if self._unlinked else self.criterion.outputs.logits(given)

@@ -1,9 +1,8 @@
-"""Whether the logits that the user passed on are those that the head returned."""
+"""How what the user passed on follows from what the head returned."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -20,43 +19,93 @@ REARRANGING = {
     "_DDPSink",
 }  # fmt: skip
 PICKING = {"Select", "Slice", "Split", "SplitWithSizes", "Unbind"}  # where all elements are kept
-TURNING = {"T", "Transpose", "Permute"}  # where no more than one dimension is longer than 1
+KEEPING_OFF = {"Clamp", "ClampMin", "ClampMax"}  # probabilities, from the ends of their range
+TURNING = {"T", "Transpose", "Permute"}
 
 
-def handed_on(logits: Tensor, call: Call, key: object, compiled: Tensor | None) -> bool:
-    """Whether logits are the head's own, reshaped or cast at most, as the graph tells.
+Handed = Literal["as it is", "linked", "otherwise"]
+
+
+def handed_on(
+    logits: Tensor, call: Call, key: object, compiled: Tensor | None, link: str | None = None
+) -> Handed:
+    """Return how the user's outputs follow from what the head returned, as the graph tells.
+
+    As it is: reshaped or cast at most. Linked: by one more operation, which makes what the
+    criterion takes of logits.
 
     Args:
         logits: what the user passed on.
         call: the forward of the head that led to them.
         key: of the records that this forward left on the graph.
         compiled: what the head returned in compiled code, which leaves no records.
+        link: the operation that makes the criterion's outputs of logits, None where it takes these.
     """
     if logits is compiled:
-        return True
+        return "as it is"
     if call.returned is None or logits.numel() != call.returned.numel():
-        return False
+        return "otherwise"
     node: Any = logits.grad_fn
     output = logits.output_nr
+    found: Handed = "as it is"
+    order = list(range(sum(size > 1 for size in logits.shape)))  # what is turned must turn back
     while node is not None:
         record = node.metadata.get(key, {}).get(output)
         if record is not None:
-            return bool(record.inputs is call.inputs)
+            ours = record.inputs is call.inputs and order == sorted(order)
+            return found if ours else "otherwise"
         if compiled is not None and (node, output) == (compiled.grad_fn, compiled.output_nr):
-            return True
+            return found
         sources = [edge for edge in node.next_functions if edge[0] is not None]
-        if len(sources) != 1 or not _keeps(node):
-            return False
+        if node.name() == "_DDPSinkBackward":  # it hands on every output of the model
+            edges = node.next_functions
+            sources = [edges[len(edges) - len(node._input_metadata) + output]]
+        kind = node.name().rpartition("::")[2].partition("Backward")[0]
+        if link is not None and kind == link and found == "as it is":
+            found = "linked"
+        elif kind in TURNING and len(sources) == 1:
+            order = _turned(order, node, kind)
+        elif link is not None and found == "as it is" and kind in KEEPING_OFF:
+            pass
+        elif (
+            (order != sorted(order) and kind != "_DDPSink")
+            or len(sources) != 1
+            or not _keeps(node, kind)
+        ):
+            return "otherwise"
         ((node, output),) = sources
-    return False
+    return "otherwise"
 
 
-def _keeps(node: Any) -> bool:
-    kind = node.name().rpartition("::")[2].partition("Backward")[0]
+def _turned(order: list[int], node: Any, kind: str) -> list[int]:
+    """Return where each dimension was before a node that exchanges some; of length 1 none counts.
+
+    Args:
+        order: where each dimension is after it.
+        node: of the graph.
+        kind: its name.
+    """
+    shape = node._input_metadata[0].shape  # of what it returned
+    rank = len(shape)
+    places = list(range(rank))
+    if kind == "Permute":
+        places = [_signed(dim) % rank for dim in node._saved_dims]
+    else:
+        pair = (0, 1) if kind == "T" else (node._saved_dim0, node._saved_dim1)
+        first, second = (_signed(dim) % rank for dim in pair)
+        places[first], places[second] = second, first
+    long = [place for place, size in zip(places, shape, strict=True) if size > 1]
+    among = [sorted(long).index(place) for place in long]
+    return [among[dim] for dim in order] if len(among) == len(order) else [-1]
+
+
+def _signed(dim: int) -> int:
+    """Return a dimension that the graph keeps as an unsigned number."""
+    return dim - 2**64 if dim >= 2**63 else dim
+
+
+def _keeps(node: Any, kind: str) -> bool:
     if kind in ("Mul", "Div"):  # by the number 1; this is looked at in every step
         other: Any = node._saved_other
         return bool(other is not None and other.ndim == 0 and other.is_cpu and other == 1)
-    if kind in TURNING:
-        shape = node._input_metadata[0].shape
-        return bool(max(shape, default=1) == math.prod(shape))
     return kind in REARRANGING or kind in PICKING

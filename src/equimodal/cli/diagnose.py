@@ -121,7 +121,8 @@ def _of_run(options: Any, say: Any) -> Diagnosis:
 
 def _of_entry(path: str, say: Any) -> Diagnosis:
     given = entry_of(path)
-    described = {n: given[n] for n in ("features", "criterion", "scores", "forward") if n in given}
+    settings = ("features", "criterion", "outputs", "scores", "forward")
+    described = {name: given[name] for name in settings if name in given}
     train_loader, loader = given.get("train_loader"), given["loader"]
     with Subject(given["model"], given["encoders"], given["head"], **described) as subject:
         alone = given.get("alone")

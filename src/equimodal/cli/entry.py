@@ -24,6 +24,7 @@ OPTIONAL = {
     "loaders that trains them",
     "forward": "(model, batch) to (logits, target)",
     "criterion": "loss of (logits, target)",
+    "outputs": "what it takes: logits, log-probabilities or probabilities",
     "features": "where the head's inputs hold each feature",
     "scores": "how unimodal logits are read",
     "classes": "their names",

@@ -13,7 +13,7 @@ from torch import nn
 from equimodal.attach.attachment import Attachment
 from equimodal.attach.capture import leave
 from equimodal.attach.features import Given
-from equimodal.criterion import Criterion, Loss
+from equimodal.criterion import Criterion, Kind, Loss
 from equimodal.diagnostics.complete import refuse_missing, refuse_silent
 from equimodal.diagnostics.finite import Finite
 from equimodal.epochs.passes import Forward, last_is_target, observed
@@ -34,6 +34,7 @@ class Subject:
         head: the module that turns the features into logits; None for models without one.
         features: where the head's inputs hold each feature, if it cannot be found out.
         criterion: loss of (logits, target).
+        outputs: what it takes, where that does not show: as for `equimodal.Balancer`.
         scores: how unimodal logits are read, see `Balancer`.
         forward: (model, batch) to (logits, target); by default a batch is a tuple of the model's
             inputs with the target last. Samples that a third entry, ``present`` of `Balancer.loss`,
@@ -55,10 +56,11 @@ class Subject:
         *,
         features: Given | None = None,
         criterion: Loss = F.cross_entropy,
+        outputs: Kind | None = None,
         scores: Any = "auto",
         forward: Forward = last_is_target,
     ) -> None:
-        self.criterion = Criterion(criterion)
+        self.criterion = Criterion(criterion, outputs)
         self.forward = forward
         chosen = scores_from(scores)
         if isinstance(chosen, Probe) and not chosen.readouts.names:

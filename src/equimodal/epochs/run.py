@@ -153,6 +153,7 @@ class Fork:
             **attached.described(),
             features=attached.given,
             criterion=criterion,
+            outputs=balancer.criterion.given,
             scores=copy.deepcopy(balancer.scores, {id(attached.head): None}),
             forward=balancer.forward,
             seed=balancer.seed,

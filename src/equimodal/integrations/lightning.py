@@ -36,8 +36,8 @@ from lightning.pytorch.trainer.states import TrainerFn  # noqa: E402
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 SETTINGS = (  # of the balancer, passed on as they are; the others come from the trainer
-    "features", "criterion", "scores", "forward", "train_loader", "val_loader", "own_optimizer",
-    "seed",
+    "features", "criterion", "outputs", "scores", "forward", "train_loader", "val_loader",
+    "own_optimizer", "seed",
 )  # fmt: skip
 
 
@@ -71,8 +71,8 @@ class Balance(L.Callback):
             ``self.log``; 0 for never. Means over the measured steps of an epoch are logged,
             of what only some steps have, such as the ratio of a modality, over those.
         log_prefix: what the names of the logged metrics start with.
-        settings: further settings of `equimodal.Balancer`: features, criterion, scores, forward,
-            train_loader, val_loader, own_optimizer, seed.
+        settings: further settings of `equimodal.Balancer`: features, criterion, outputs, scores,
+            forward, train_loader, val_loader, own_optimizer, seed.
 
     Raises:
         SetupError: a setting is misspelt; when the trainer starts: something does not fit, or the

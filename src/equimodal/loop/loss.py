@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from equimodal.composing.pairs import refuse_pairs
 from equimodal.composing.refusals import refuse_unfit, refuse_ungated
 from equimodal.composing.summed import summed
 from equimodal.loop.handout import Pending
+from equimodal.loop.own_losses import OwnLosses
 from equimodal.step import Step
 
 if TYPE_CHECKING:
     from equimodal.loop.parts import Parts
 
 
-def losses(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
+def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     """Return the loss to backpropagate, shape ``()``, and what belongs to it.
 
     Args:
@@ -30,6 +32,8 @@ def losses(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     alone = parts.methods.owner("predict_unimodal")
     if alone is not None and alone.scored:
         step.run_scores = alone.predict_unimodal
+    if parts.shapes is None:
+        refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)
     terms = parts.methods.terms(step)
     probe = parts.scores.objective(step)
@@ -41,6 +45,27 @@ def losses(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     parts.tracker.losses(terms)
     total, zero = summed(terms, step, parts.process_group)
     return total, Pending(terms, scores, measured, zero)
+
+
+def own_losses(parts: Parts, own: OwnLosses) -> tuple[Tensor, Pending]:
+    """Return the loss to backpropagate of losses that the user hands over, and what belongs to it.
+
+    Args:
+        parts: of the balancer.
+        own: one loss per sample and modality.
+
+    Raises:
+        MatchError: a method or the scores read logits.
+    """
+    scored = parts.methods.needs("scores") or parts.tracker.due(parts.steps)
+    own.refuse_readers(parts.methods, parts.scores, scored)
+    if parts.batch is not None and parts.batch[1]:
+        refuse_ungated(parts.acting(), ("gate", "order"))
+    parts.make_modules(own.shapes)
+    terms = {"joint": own.total()}
+    scores = own.log_scores(parts.scores.temperature) if scored else None
+    parts.tracker.losses(terms | own.means)
+    return own.trained(terms["joint"]), Pending(terms, scores, {})
 
 
 def refuse_misfit(parts: Parts, step: Step) -> None:

@@ -20,7 +20,7 @@ from equimodal.attach.misfits import Head
 from equimodal.composing.composition import Composition, modules_of
 from equimodal.composing.holding import hold, refuse_held
 from equimodal.composing.refusals import refuse_incapable
-from equimodal.criterion import Criterion, Loss
+from equimodal.criterion import Criterion, Kind, Loss
 from equimodal.epochs.passes import Forward, last_is_target
 from equimodal.epochs.redrive import refuse_stream
 from equimodal.errors import MatchError, SetupError
@@ -82,6 +82,7 @@ class Parts:
         *,
         features: Given | None = None,
         criterion: Loss = F.cross_entropy,
+        outputs: Kind | None = None,
         scores: Any = "auto",
         forward: Forward = last_is_target,
         train_loader: Iterable[Any] | None = None,
@@ -97,7 +98,7 @@ class Parts:
             raise SetupError(f"micro_batches: expected 1 or more, or None, found {micro_batches}")
         self.micro_batches = micro_batches
         self.optimizers = given_optimizers(optimizer)
-        self.criterion = Criterion(criterion)
+        self.criterion = Criterion(criterion, outputs)
         self.scores = scores_from(scores)
         refuse_held([self.scores])
         self.forward, self.train_loader, self.val_loader = forward, train_loader, val_loader

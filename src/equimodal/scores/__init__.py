@@ -5,6 +5,7 @@ from equimodal.scores.auto import Auto, scores_from
 from equimodal.scores.base import Scores
 from equimodal.scores.evaluation import evaluation
 from equimodal.scores.function import Function
+from equimodal.scores.given import Given
 from equimodal.scores.probe import Probe
 from equimodal.scores.split import Split, find_linear, weight_slices
 
@@ -12,6 +13,7 @@ __all__ = [
     "Ablation",
     "Auto",
     "Function",
+    "Given",
     "Probe",
     "Scores",
     "Split",

@@ -35,4 +35,5 @@ class Function(Scores):
                 f"scores: expected logits of {', '.join(step.names)} from the function, "
                 f"found {', '.join(map(str, logits)) or 'none'}"
             )
-        return logits
+        taken = step.criterion.outputs  # the function gives what the criterion takes
+        return {name: taken.logits(each) for name, each in logits.items()}

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from equimodal import ranks
 from equimodal.errors import StepError
+from equimodal.late import Late
 from equimodal.method import REST, Method
 from equimodal.modalities import Modalities
 from equimodal.update.fingerprint import Fingerprint
-from equimodal.update.late import Late
 from equimodal.update.reach import crosses_sink, reaches
 
 Buffers = dict[str, dict[nn.Parameter, Tensor]]  # by term and parameter
@@ -44,7 +44,7 @@ class Separation:
         self.method = method
         self.modalities = modalities
         self.static = static
-        self.late = Late()
+        self._changed, self._differing = Late(self._refuse_changed), Late(self._refuse_differing)
         self.forget()
 
     def forget(self) -> None:
@@ -82,7 +82,7 @@ class Separation:
             StepError: a term cannot be separated in this graph, or what is in `.grad` is not what
                 was put there.
         """
-        self.late.look()
+        self._settle()
         own = [self._own(terms) for terms in records]
         if not any(own) and self._complete is None:
             using(loss)  # outside of its window the method has no terms
@@ -196,15 +196,7 @@ class Separation:
         if self._print is None:
             return
         factors, other = self._print.factors()
-        kind = type(self.method).__name__
-        self.late.refuse_if(
-            other,
-            lambda: (
-                "balancer.modulate: the gradients were changed since balancer.backward by more "
-                f"than one factor each, and {kind} combines parts of them: clip by value or add to "
-                "them after balancer.modulate(), or add to the loss"
-            ),
-        )
+        self._changed.note(other[None].float())
         for buffers in self._terms.values():
             for parameter in list(buffers):
                 if parameter not in factors:
@@ -219,7 +211,7 @@ class Separation:
         Raises:
             StepError: what is in `.grad` is not what was put there.
         """
-        self.late.look()
+        self._settle()
         if self._complete is None:
             return
         self.follow()
@@ -239,10 +231,10 @@ class Separation:
         first = sorted(name for name in self._terms if name != self._last)
         self._averaged(first, parameters, group, [whole])
         if not self._complete:
-            self.late.refuse_if(whole > 0, self._apart)
+            self._differing.note(whole[None])
             return
         if bool(whole < 1):  # waits for the device, in a case that is rare
-            raise StepError(self._apart())
+            self._refuse_differing([1.0])
         self._averaged([self._last], parameters, group, [])
 
     def _averaged(
@@ -263,12 +255,26 @@ class Separation:
                 flat.append(buffer)
         ranks.average_([*flat, *others], group)
 
-    def _apart(self) -> str:
-        return (
-            "the loss of one rank has further terms, or it had gradients before it, and another's "
-            f"had none, so that {type(self.method).__name__} cannot tell whose gradients are there:"
-            " add the same terms on every rank, 0 * term where one has none"
-        )
+    def _settle(self) -> None:
+        """Judge what an earlier step has noted on a device."""
+        self._changed.settle()
+        self._differing.settle()
+
+    def _refuse_changed(self, flags: list[float]) -> None:
+        if any(flags):
+            raise StepError(
+                "balancer.modulate: the gradients were changed since balancer.backward by more "
+                f"than one factor each, and {type(self.method).__name__} combines parts of them: "
+                "clip by value or add to them after balancer.modulate(), or add to the loss"
+            )
+
+    def _refuse_differing(self, shares: list[float]) -> None:
+        if any(shares):
+            raise StepError(
+                "the loss of one rank has further terms, or it had gradients before it, and "
+                f"another's had none, so that {type(self.method).__name__} cannot tell whose "
+                "gradients are there: add the same terms on every rank, 0 * term where one has none"
+            )
 
     def _exchange(self, part: str, parameters: list[nn.Parameter]) -> None:
         total: list[Tensor] = [parameter.grad for parameter in parameters]  # type: ignore[misc]

@@ -206,6 +206,7 @@ def _started(
         **attached.described(),
         "features": attached.given,
         "criterion": subject.criterion.loss,
+        "outputs": subject.criterion.given,
         "forward": subject.forward,
     }
     return model, described

@@ -14,6 +14,7 @@ from equimodal.evidence import Evidence
 from equimodal.functional.olm import adam, norm_slope, relative_pace
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Capabilities, Method
+from equimodal.methods.head_logits import head_logits
 from equimodal.methods.objective.counted import counted
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
@@ -79,7 +80,7 @@ class OLM(Method):
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         alone: Mapping[str, Tensor] = self.readouts(step.features)
-        logits = [*(alone[name] for name in self.names), step.logits]
+        logits = [*(alone[name] for name in self.names), head_logits(step)]
         names = [*self.names, None]
         terms = [
             step.loss(weight * of.to(weight.dtype), modality=name)

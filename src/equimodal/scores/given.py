@@ -1,0 +1,31 @@
+"""Evidence from losses that the user hands over, one per sample and modality."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from equimodal.errors import MatchError
+from equimodal.scores import Scores
+from equimodal.step import Step
+
+
+class Given(Scores):
+    r"""Evidence from the losses of ``balancer.loss(losses={"audio": ..., "video": ...})``.
+
+    .. math:: s_m = \sum_i \exp(-\ell_{m,i} / \tau)
+
+    For models without logits: denoisers, reconstruction, several objectives. Losses that are no
+    log-likelihood need a temperature, such as the loss that you would call about right.
+
+    Args:
+        temperature: see `Scores`.
+    """
+
+    cost = "nothing: the losses are given"
+
+    def logits(self, step: Step) -> dict[str, Tensor]:
+        raise MatchError(
+            "scores=eq.Given() takes evidence from losses that are given: write "
+            "balancer.loss(losses={...}), with one loss per sample for each modality. For "
+            "balancer.loss(logits, target) take other scores, such as eq.Probe()"
+        )
