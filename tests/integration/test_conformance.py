@@ -30,7 +30,8 @@ class Flawed(eq.Method):
         self.register_buffer("memory", torch.zeros((), dtype=shapes.dtype))
 
     def objective(self, step: eq.Step) -> dict[str, Tensor]:
-        return {"extra": 1e-2 * (1 + self.memory) * step.logits.square().mean()}
+        squares = [feature.square().mean() for feature in step.features.values()]
+        return {"extra": 1e-2 * (1 + self.memory) * torch.stack(squares).sum()}
 
     def end_epoch(self, run: Run) -> None:
         self.memory += 1
@@ -138,7 +139,7 @@ def test_a_hook_that_is_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_scale_that_shows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equimodal.balancer.unscale", lambda scaler, optimizers: None)
+    monkeypatch.setattr("equimodal.loop.modulate.unscale", lambda scaler, optimizers: None)
 
     class Clipping(Flawed):
         def adjust(self, modality: str, parameters: Any, evidence: eq.Evidence) -> None:
