@@ -266,7 +266,7 @@ class Balance(L.Callback):
             self.encoders,
             self.head,
             optimizers,
-            epochs=own.pop("epochs", epochs),
+            epochs=epochs,
             track_every=self.log_every_n_steps,
             process_group=process_group,
             **own,
