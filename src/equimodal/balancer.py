@@ -67,6 +67,8 @@ class Balancer(Parts):
         seed: of noise and initial values; the same on every rank.
         track_every: take evidence, and norms of gradients and updates, every so many steps for
             `metrics`, also where the method does not need them; 0 for never.
+        epochs: how many there will be in all, calls of `end_epoch` of a whole training: schedules
+            of methods follow it.
         micro_batches: how many losses at most are backpropagated per optimizer step, where it is
             known. With 1, methods whose factors follow from one micro-batch (AGM) put them into the
             loss and need no backward pass of their own.

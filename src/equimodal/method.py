@@ -30,13 +30,21 @@ from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities, OwnedParameter, Selection, Selector
 from equimodal.noise import Noise
+from equimodal.planning import required
 from equimodal.step import Shapes, Step
 
 if TYPE_CHECKING:
     from equimodal.epochs.run import Run
     from equimodal.update.substeps import SubSteps
 
-Need = Literal["scores", "encoder inputs", "training data", "held-out data", "sample identities"]
+Need = Literal[
+    "scores",
+    "encoder inputs",
+    "training data",
+    "held-out data",
+    "sample identities",
+    "length of training",
+]
 Space = Literal["gradient", "update"]
 REST = "(rest)"  # stands for what is outside of the encoders
 
@@ -55,6 +63,8 @@ class Capabilities:
         forwards: extra forwards of the whole model per step, in words.
         backwards: extra backward passes per step, in words.
         most: the largest number of modalities it is defined for, or None.
+        order: "free" if the order in which the encoders are given changes nothing, "drawn" if other
+            random numbers are drawn, "matters" if it says whose turn is first.
     """
 
     accumulation: Literal["exact", "per micro-batch", "refused"] = "exact"
@@ -65,6 +75,7 @@ class Capabilities:
     forwards: str = "0"
     backwards: str = "0"
     most: int | None = None
+    order: Literal["free", "drawn", "matters"] = "free"
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,14 @@ class Order:
             without an entry is kept in all.
         parts: sizes of consecutive parts of the indices whose samples never share a batch; all of
             them are one part by default.
+        dealt: whether batches of the parts come in turn, in proportion to the parts' sizes, and not
+            one part after the other.
     """
 
     indices: Sequence[int]
     keep: Mapping[str, Tensor] = field(default_factory=dict)
     parts: Sequence[int] = ()
+    dealt: bool = False
 
     def __post_init__(self) -> None:
         if self.parts and sum(self.parts) != len(self.indices):
@@ -103,12 +117,15 @@ class Method(nn.Module):
         name: how the command and the tables call it.
         source: paper, venue and year.
         needs: what it must be given beyond a step.
-        by_epochs: arguments that depend on how long training is, each from the number of epochs:
-            `equimodal train` and `compare`, which know it, give them.
+        by_epochs: arguments that follow the length of training where they are None, each from the
+            number of epochs: the authors' share of the authors' run.
+        planned: how many epochs training has in all, None where nobody said.
         capabilities: what it can do.
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
         modulates: whether `coefficients` returns factors, and does not only take note.
+        scored: whether scores are of the unimodal logits that `predict_unimodal` returns, because
+            the method trains those in place of the head.
         single_pass: whether its terms need no backward passes of their own where every optimizer
             step has one micro-batch (`Step.single`).
         graded: whether factors other than 0 and 1 are among them.
@@ -128,6 +145,7 @@ class Method(nn.Module):
     replaces_joint: ClassVar[bool] = False
     combines_rest: ClassVar[bool] = False
     modulates: ClassVar[bool] = True
+    scored: ClassVar[bool] = False
     single_pass: ClassVar[bool] = False
     graded: ClassVar[bool] = True
 
@@ -136,6 +154,25 @@ class Method(nn.Module):
     noise: Noise | None = None
     modalities: tuple[str, ...] | None = None
     window: tuple[int, int | None] | None = None
+    planned: int | None = None
+    _followed: frozenset[str] = frozenset()
+
+    def plan(self, epochs: int | None) -> None:
+        """Learn how long training is; called once, before `bind`.
+
+        Raises:
+            SetupError: an argument follows it, and it is not known.
+        """
+        self.planned = epochs
+        for argument, value in self.by_epochs.items():
+            if argument in self._followed or getattr(self, argument, 0) is None:
+                self._followed |= {argument}
+                length = required(epochs, type(self).__name__, argument)
+                setattr(self, argument, value(length))
+
+    def ends(self, epoch: int) -> bool:
+        """Whether nobody trains after this epoch, as far as is known."""
+        return self.planned is not None and epoch + 1 >= self.planned
 
     def bind(self, names: tuple[str, ...], seed: int) -> None:
         """Learn the modalities; called once, when the balancer is attached."""
@@ -268,7 +305,7 @@ class Method(nn.Module):
         settings = {
             name: value
             for name, value in vars(self).items()
-            if not name.startswith("_") and name not in ("training", "names", "seed")
+            if not name.startswith("_") and name not in ("training", "names", "seed", "planned")
         }
         return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 

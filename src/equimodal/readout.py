@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from equimodal.noise import mix
 from equimodal.step import Shapes
 
 
@@ -44,8 +46,9 @@ class Readouts(nn.Module):
     """One linear layer per modality, from its pooled feature to logits of the model's shape.
 
     The layers are made when the shapes are known: `build` is called by the balancer at the first
-    step, or before a state is restored. Their initial values follow from the seed alone, whatever
-    the state of the global random generator, which is left as it was.
+    step, or before a state is restored. Their initial values follow from the seed and the name of
+    the modality alone, whatever the order of the modalities and the state of the global random
+    generator, which is left as it was.
 
     Args:
         bias: whether the layers have one.
@@ -64,8 +67,8 @@ class Readouts(nn.Module):
             return
         self.names, self.shape = tuple(shapes.features), shapes.logits
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for shape in shapes.features.values():
+            for name, shape in shapes.features.items():
+                torch.manual_seed(mix(seed, zlib.crc32(name.encode())))
                 width = vector_width(shape)
                 layer = nn.Linear(width, math.prod(self.shape), self.bias, dtype=shapes.dtype)
                 self.layers.append(layer)

@@ -122,7 +122,7 @@ class Step:
     def joint(self) -> Tensor:
         """The user's loss on the logits, shape ``()``, with its graph.
 
-        A sample that lost to the gates all modalities it has does not count.
+        A sample that lost to the gates all modalities it has adds nothing to it.
         """
         if not self.thinned:
             given = self.logits if self.outputs is None else self.outputs
@@ -130,7 +130,8 @@ class Step:
         gates = self.gates or {}
         everyone = torch.ones(self.size, dtype=torch.bool, device=self.logits.device)
         kept = {name: gates[name] != 0 if name in gates else everyone for name in self.names}
-        return self.criterion.weighted(self.logits, self.target, anything_left(kept, self.present))
+        left = anything_left(kept, self.present)
+        return self.criterion.weighted(self.logits, self.target, left, torch.ones_like(left))
 
     @once
     def unimodal(self) -> dict[str, Tensor]:
@@ -146,18 +147,31 @@ class Step:
         return self.run_head(features)
 
     def loss(
-        self, logits: Tensor, weight: Tensor | None = None, modality: str | None = None
+        self,
+        logits: Tensor,
+        weight: Tensor | None = None,
+        modality: str | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
         """Return the user's loss on other logits, shape ``()``.
 
+        Samples that lack a modality add nothing to a mean over all: as in the joint loss, every
+        sample counts alike. A mean over those that have it would let one sample of a batch count
+        for all, and would differ between one batch and several micro-batches or ranks, which have
+        it unlike often.
+
         Args:
             logits: shaped like the step's.
-            weight: weights of the samples, shape ``(B,)``; 0 drops a sample.
-            modality: leave out the samples that do not have this modality.
+            weight: weights of the samples, shape ``(B,)``: 0 drops a sample from the mean.
+            modality: the samples that do not have this modality add nothing.
+            present: those that are not marked add nothing, shape ``(B,)``, bool.
         """
         if modality is not None and modality in self.present:
-            present = self.present[modality].to(logits.device)
-            weight = present if weight is None else weight * present
+            there = self.present[modality].to(logits.device)
+            present = there if present is None else present & there
+        if present is not None:
+            among = torch.ones_like(present) if weight is None else weight
+            return self.criterion.weighted(logits, self.target, among * present, among)
         if weight is None:
             return self.criterion.of(logits, self.target)
         return self.criterion.weighted(logits, self.target, weight)

@@ -32,6 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from equimodal.balancer import Balancer
+from equimodal.epochs.passes import last_is_target
 from equimodal.errors import StepError
 from equimodal.method import Method
 
@@ -86,6 +87,19 @@ def batch(
     return (*inputs, target)
 
 
+def lacking(modalities: int = 2) -> dict[str, Tensor]:
+    """Return which training samples have a modality, shape ``(48,)``, bool, by name.
+
+    Two modalities are missing at times, never both; the counts differ between any two parts of a
+    batch, and between the samples of even and of odd positions.
+    """
+    generator = torch.Generator().manual_seed(3)
+    first = torch.rand(SAMPLES, generator=generator) < torch.linspace(0.9, 0.2, SAMPLES)
+    first[::2] |= torch.rand(len(first[::2]), generator=generator) < 0.7
+    second = ~first | (torch.rand(SAMPLES, generator=generator) < 0.6)
+    return dict(zip(NAMES[:modalities], (first, second), strict=False))
+
+
 def on(model: Callable[[int], nn.Module]) -> Callable[[Factory], Factory]:
     """Mark a factory: its method is tried on this model, in place of a `SmallModel`.
 
@@ -102,6 +116,12 @@ def on(model: Callable[[int], nn.Module]) -> Callable[[Factory], Factory]:
     return marked
 
 
+def of_log_probabilities(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and target, as the loop of a trial makes them."""
+    logits, target = last_is_target(model, batch)
+    return logits.log_softmax(dim=1), target
+
+
 class Trial:
     """A small model in training by a method, in the loop of the design.
 
@@ -111,6 +131,10 @@ class Trial:
         seed: of the model's initial values.
         dtype: of the model and the data.
         part: the part of the training samples that this rank has.
+        epochs: how many the balancer is told that training has.
+        backwards: whether the encoders are given in the reverse order.
+        log_probabilities: whether the loop gives the criterion those, and not logits.
+        missing: whether samples lack modalities, in any two parts of a batch unlike many.
     """
 
     def __init__(
@@ -120,6 +144,10 @@ class Trial:
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
         part: slice = slice(None),
+        epochs: int = 8,
+        missing: bool = False,
+        log_probabilities: bool = False,
+        backwards: bool = False,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -135,16 +163,22 @@ class Trial:
         held_out = TensorDataset(*batch(24, modalities, seed=2, dtype=dtype))
         self.method = make()
         self.resamples = self.method.overrides("order")
+        encoders = list(self.model.encoders.items())
         self.balancer = Balancer(
             self.method,
             self.replica,
-            dict(self.model.encoders.items()),
+            dict(reversed(encoders) if backwards else encoders),
             self.model.head,
             self.optimizer,
             train_loader=DataLoader(TensorDataset(*self.data), 12),
             val_loader=DataLoader(held_out, 12),
+            criterion=nn.NLLLoss() if log_probabilities else nn.functional.cross_entropy,
+            forward=of_log_probabilities if log_probabilities else last_is_target,
+            epochs=epochs,
         )
+        self.log_probabilities = log_probabilities
         self.part = slice(None) if self.resamples else part
+        self.present = lacking(modalities) if missing else {}
 
     def train(
         self,
@@ -153,21 +187,39 @@ class Trial:
         scale: float = 1.0,
         size: int = 12,
         autocast: bool = False,
+        end: bool = True,
     ) -> Trial:
-        """Train in batches of `size` samples, each of them in `micro` parts."""
+        """Train in batches of `size` samples, each of them in `micro` parts.
+
+        Args:
+            epochs: how many.
+            micro: parts of a batch.
+            scale: of the loss.
+            size: samples of a batch.
+            autocast: whether in bfloat16.
+            end: whether the last epoch is ended, so that methods act after it.
+        """
         scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1)
-        loader = DataLoader(TensorDataset(*(t[self.part] for t in self.data)), size // micro)
-        for _ in range(epochs):
-            for count, (*inputs, target) in enumerate(self.balancer.batches(loader), 1):
+        tensors = (*self.data, *self.present.values())
+        loader = DataLoader(TensorDataset(*(t[self.part] for t in tensors)), size // micro)
+        names, many = list(self.present), len(self.data)
+        for epoch in range(epochs):
+            for count, batch in enumerate(self.balancer.batches(loader), 1):
+                *inputs, target = batch[:many]
+                present = dict(zip(names, batch[many:], strict=True)) or None
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                    loss = self.balancer.loss(self.replica(*inputs), target) / micro
+                    logits = self.replica(*inputs)
+                    if self.log_probabilities:
+                        logits = logits.log_softmax(dim=1)
+                    loss = self.balancer.loss(logits, target, present=present) / micro
                 self.balancer.backward(scaler.scale(loss))
                 if count % micro == 0:
                     self.balancer.modulate(scaler if scale != 1 else None)
                     scaler.step(self.optimizer)
                     scaler.update()
                     self.optimizer.zero_grad()
-            self.balancer.end_epoch()
+            if end or epoch < epochs - 1:
+                self.balancer.end_epoch()
         return self
 
     @property
@@ -270,6 +322,60 @@ def accumulates(make: Factory) -> None:
         )
 
 
+def counts_every_sample_alike(make: Factory) -> None:
+    """Micro-batches in which unlike many samples have a modality give the step of the one batch."""
+    if make().capabilities.accumulation == "exact":
+        large = Trial(make, missing=True).train(1)
+        small = Trial(make, missing=True).train(1, micro=3)
+        difference = (small.weights - large.weights).abs().max() / large.weights.abs().max()
+        _require(
+            difference <= 1e-6,
+            f"with missing modalities, 3 micro-batches differ from one batch by {difference:.1e}: "
+            "take unimodal losses by step.loss(logits, modality=name), and other means over all "
+            "samples of the batch",
+        )
+
+
+def ignores_the_order(make: Factory) -> None:
+    """Encoders given in another order train the same, unless the method declares otherwise."""
+    if make().capabilities.order != "free":
+        return
+    forwards, backwards = (
+        Trial(make, 3 if _takes(make, 3) else 2, backwards=b).train() for b in (False, True)
+    )
+    difference = (backwards.weights - forwards.weights).abs().max() / forwards.weights.abs().max()
+    _require(
+        difference <= 1e-6,
+        f"encoders in the reverse order change the parameters by {difference:.1e}: let nothing "
+        "hang on the position of a modality, or declare Capabilities(order=...)",
+    )
+
+
+def reads_log_probabilities(make: Factory) -> None:
+    """With NLLLoss on log-probabilities it trains as with cross-entropy on logits."""
+    logits = Trial(make).train().weights
+    found = Trial(make, log_probabilities=True).train().weights
+    difference = (found - logits).abs().max() / logits.abs().max()
+    _require(
+        difference <= 1e-6,
+        f"with log-probabilities the parameters differ by {difference:.1e}: give the criterion "
+        "what it takes, by step.loss, and compare logits of the head with its own alone",
+    )
+
+
+def ends_as_trained(make: Factory) -> None:
+    """After the last epoch the model, and what it predicts, are as they were trained."""
+    trial = Trial(make, epochs=2).train(2, end=False)
+    *inputs, _ = trial.data
+    with torch.no_grad():
+        before, predicted = trial.weights, trial.balancer.predict(*inputs)
+        trial.balancer.end_epoch()
+        after = trial.balancer.predict(*inputs)
+    advice = "nobody trains afterwards: ask self.ends(run.epoch) before anything is rewritten"
+    _require(torch.equal(trial.weights, before), f"the last end_epoch changed the model; {advice}")
+    _require(torch.equal(after, predicted), f"the last end_epoch changed predictions; {advice}")
+
+
 def scales(make: Factory) -> None:
     """A loss scale changes nothing: it is a power of two, so that not a bit may differ."""
     if make().capabilities.autocast:
@@ -303,12 +409,24 @@ def predicts(make: Factory) -> None:
 
 
 def on_two_ranks(make: Factory) -> None:
-    """Two processes keep bit-identical replicas, the method's own modules included."""
+    """Two processes keep bit-identical replicas, the method's own modules included.
+
+    Where micro-batches are exact they also give the step of one process on all their samples, which
+    have unlike many of the modalities.
+    """
     if not make().capabilities.ranks:
         return
     first, second = spawn(_rank, make)
     _require(torch.equal(first[0], second[0]), "the replicas of the model differ between ranks")
     _require(first[1] == second[1], "the state of the method differs between ranks")
+    if make().capabilities.accumulation == "exact" and not make().overrides("order"):
+        one = Trial(make, missing=True).train(1).weights
+        difference = (first[2] - one).abs().max() / one.abs().max()
+        _require(
+            difference <= 1e-6,
+            f"with missing modalities, two ranks differ from one process by {difference:.1e}: take "
+            "means over all samples of the batch",
+        )
 
 
 CHECKS: Sequence[Callable[[Factory], None]] = (
@@ -317,6 +435,10 @@ CHECKS: Sequence[Callable[[Factory], None]] = (
     repeats,
     resumes,
     accumulates,
+    counts_every_sample_alike,
+    reads_log_probabilities,
+    ends_as_trained,
+    ignores_the_order,
     scales,
     autocasts,
     predicts,
@@ -356,9 +478,16 @@ def _in_group(
     os._exit(0)
 
 
-def _rank(rank: int, make: Factory) -> tuple[Tensor, str]:
-    trial = Trial(make, part=slice(rank, None, 2)).train(size=6)
-    return trial.weights, str(trial.balancer.state_dict()["methods"])
+def _rank(rank: int, make: Factory) -> tuple[Tensor, str, Tensor]:
+    part = slice(rank, None, 2)
+    trial = Trial(make, part=part).train(size=6)
+    missing = Trial(make, part=part, missing=True).train(1, size=6)
+    return trial.weights, str(trial.balancer.state_dict()["methods"]), missing.weights
+
+
+def _takes(make: Factory, modalities: int) -> bool:
+    most = make().capabilities.most
+    return most is None or modalities <= most
 
 
 def _require(holds: Any, otherwise: str) -> None:

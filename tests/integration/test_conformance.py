@@ -30,7 +30,8 @@ class Flawed(eq.Method):
         self.register_buffer("memory", torch.zeros((), dtype=shapes.dtype))
 
     def objective(self, step: eq.Step) -> dict[str, Tensor]:
-        return {"extra": 1e-2 * (1 + self.memory) * step.logits.square().mean()}
+        squares = [feature.square().mean() for feature in step.features.values()]
+        return {"extra": 1e-2 * (1 + self.memory) * torch.stack(squares).sum()}
 
     def end_epoch(self, run: Run) -> None:
         self.memory += 1
@@ -73,6 +74,36 @@ class RankDependent(Flawed):
         return super().objective(step)
 
 
+class OverPresent(Flawed):
+    """Means over those that have a modality, which micro-batches have unlike often."""
+
+    def objective(self, step: eq.Step) -> dict[str, Tensor]:
+        own = step.criterion.per_sample(step.logits, step.target)
+        there = step.present.get("audio", torch.ones(step.size, dtype=torch.bool))
+        return {"extra": (own * there).sum() / there.sum().clamp(min=1)}
+
+
+class Rewriting(Flawed):
+    def end_epoch(self, run: Run) -> None:
+        for owned in run.parameters("audio"):
+            owned.parameter.data.mul_(0.9)
+
+
+class Voting(Flawed):
+    """What predicts changes when training ends."""
+
+    def end_epoch(self, run: Run) -> None:
+        self.memory += 1
+
+    def predict(self, step: eq.Step) -> Tensor:
+        return step.logits * (1 + self.memory)
+
+
+class FirstCounts(Flawed):
+    def objective(self, step: eq.Step) -> dict[str, Tensor]:
+        return {"extra": step.features[step.names[0]].square().mean()}
+
+
 def test_a_method_without_flaw_passes() -> None:
     for check in testing.CHECKS:
         check(Flawed)
@@ -86,6 +117,11 @@ def test_a_method_without_flaw_passes() -> None:
         (testing.repeats, Random, "generators of your own"),
         (testing.resumes, Forgetful, "register state as buffers"),
         (testing.accumulates, PerBatch, "per micro-batch"),
+        (testing.counts_every_sample_alike, OverPresent, "over all samples"),
+        (testing.on_two_ranks, OverPresent, "over all samples"),
+        (testing.ends_as_trained, Rewriting, "changed the model"),
+        (testing.ends_as_trained, Voting, "changed predictions"),
+        (testing.ignores_the_order, FirstCounts, "position of a modality"),
         (testing.predicts, Misshapen, "(48, 1)"),
         (testing.on_two_ranks, RankDependent, "differ"),
     ],
@@ -103,7 +139,7 @@ def test_a_hook_that_is_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_scale_that_shows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equimodal.balancer.unscale", lambda scaler, optimizers: None)
+    monkeypatch.setattr("equimodal.loop.modulate.unscale", lambda scaler, optimizers: None)
 
     class Clipping(Flawed):
         def adjust(self, modality: str, parameters: Any, evidence: eq.Evidence) -> None:

@@ -750,7 +750,8 @@ def test_settings_are_those_of_the_balancer() -> None:
 
     from equimodal.integrations.lightning import SETTINGS
 
-    ours = {"track_every", "process_group"}  # which follow from the trainer and the callback
+    # which follow from the trainer and the callback
+    ours = {"track_every", "process_group", "epochs"}
     keywords = {
         p.name
         for p in inspect.signature(eq.Balancer).parameters.values()

@@ -96,6 +96,7 @@ class Case:
             self.optimizer,
             train_loader=self.loader,
             val_loader=held_out.loader(SIZE),
+            epochs=3,
         )
 
     def step(self, batch: tuple[Tensor, ...]) -> float:

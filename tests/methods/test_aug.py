@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
+from equimodal.epochs.run import Run
 from equimodal.functional.aug import lagging_modalities, residual_loss
 from equimodal.methods.objective.aug import AUG
 from equimodal.methods.objective.growing import FixedHiddenLayer, HiddenLayer
@@ -30,7 +31,9 @@ def made(world: World, method: AUG, **settings: Any) -> eq.Balancer:
 
 def growing(**settings: Any) -> AUG:
     """One that checks after every epoch, and hardly tolerates a lag."""
-    return AUG(**{"every": 1, "dead_zone": 0.0, "most": 4, "width": 6, **settings})
+    return AUG(
+        **{"every": 1, "dead_zone": 0.0, "closing": math.inf, "most": 4, "width": 6, **settings}
+    )
 
 
 # ---------------------------------------------------------------------- equations
@@ -151,8 +154,9 @@ def test_equals_the_hand_written_training(modalities: int, added: HiddenLayer) -
     for _ in range(5):
         train(balancer, batches)
         balancer.end_epoch()
+        trained = list(by_hand.counts)
         by_hand.epoch(batches)
-        assert list(method.classifiers.counts.values()) == by_hand.counts
+        assert list(method.counts.values()) == by_hand.counts
         unlike = unlike or len(set(by_hand.counts)) > 1
     assert max(by_hand.counts) > 2, "too few classifiers to tell sums of them apart"
     assert unlike, "no modality was judged to be stronger"
@@ -164,6 +168,7 @@ def test_equals_the_hand_written_training(modalities: int, added: HiddenLayer) -
         torch.testing.assert_close(weights(found), weights(expected), rtol=1e-8, atol=1e-11)
     assert torch.equal(weights(world.model.head), head), "the model's own head has moved"
     *inputs, _ = batches[0]
+    by_hand.counts = trained  # one that no step has trained yet does not vote
     with torch.no_grad():
         alone = [sum(by_hand.deltas(m, x)) for m, x in enumerate(inputs)]
         torch.testing.assert_close(balancer.predict(*inputs), sum(alone) / modalities)
@@ -184,9 +189,7 @@ def test_what_is_not_in_use_does_not_move(adam: bool) -> None:
     layers = [layer for of in hidden for layer in of]
     for epoch in range(5):
         before = [weights(layer) for layer in layers]
-        used = {
-            m * 4 + j for m, n in enumerate(method.classifiers.counts.values()) for j in range(n)
-        }
+        used = {m * 4 + j for m, n in enumerate(method.counts.values()) for j in range(n)}
         train(balancer, [batch(12, seed=epoch)])
         moved = {i for i, layer in enumerate(layers) if not torch.equal(weights(layer), before[i])}
         assert moved == used, f"epoch {epoch}"
@@ -204,7 +207,7 @@ def test_the_released_code_never_trains_what_it_adds() -> None:
     for seed in range(4):
         train(balancer, [batch(12, seed=seed)])
         balancer.end_epoch()
-    assert max(method.classifiers.counts.values()) > 1
+    assert max(method.counts.values()) > 1
     for old, new in zip(before, hidden, strict=True):
         assert torch.equal(weights(old[1:]), weights(new[1:]))
         assert not torch.equal(weights(old[0]), weights(new[0]))
@@ -218,13 +221,27 @@ def test_it_is_checked_every_so_many_epochs_and_has_an_end() -> None:
     for seed in range(8):
         train(balancer, [batch(12, seed=seed)])
         balancer.end_epoch()
-        seen.append(sum(method.classifiers.counts.values()))
+        seen.append(sum(method.counts.values()))
     assert seen[0] == 2
     assert all(seen[i] == seen[i + 1] for i in range(1, 7, 2)), "checked in between"
-    assert max(method.classifiers.counts.values()) == 2
+    assert max(method.counts.values()) == 2
     balancer.end_epoch()
     balancer.end_epoch()  # an epoch without a step says nothing
-    assert sum(method.classifiers.counts.values()) == seen[-1]
+    assert sum(method.counts.values()) == seen[-1]
+
+
+def test_a_modality_that_the_last_classifier_did_not_help_gets_no_more() -> None:
+    """At high rates a gap of information, or of its own making, would else give one every check."""
+    method = growing(closing=0.5)
+    made(World(), method).end_epoch()
+    for gap, grows in ((0.4, True), (0.3, False), (0.19, True), (0.11, False), (0.09, True)):
+        before = method.counts["visual"]
+        method.classifiers.counts["visual"] = before
+        method._growing = ()
+        method.true_class = torch.tensor([0.9, 0.9 - gap], dtype=torch.float64)
+        method.samples = torch.ones(2, dtype=torch.float64)
+        method.end_epoch(Run(made(World(), eq.Joint())))
+        assert (method.counts["visual"] > before) == grows, gap
 
 
 def test_a_dead_zone_that_nobody_leaves() -> None:
@@ -233,7 +250,7 @@ def test_a_dead_zone_that_nobody_leaves() -> None:
     for seed in range(3):
         train(balancer, [batch(12, seed=seed)])
         balancer.end_epoch()
-    assert set(method.classifiers.counts.values()) == {1}
+    assert set(method.counts.values()) == {1}
 
 
 @pytest.mark.parametrize("micro", [1, 3])
@@ -256,8 +273,8 @@ def test_a_fresh_balancer_goes_on_with_as_many_classifiers() -> None:
     train(balancer, [batch(12, seed=3)])  # stopped within an epoch
     other = growing()
     World().balance(other).load_state_dict(balancer.state_dict())
-    assert other.classifiers.counts == method.classifiers.counts
-    assert sum(other.classifiers.counts.values()) > 2
+    assert other.counts == method.counts
+    assert sum(other.counts.values()) > 2
     assert torch.equal(other.true_class, method.true_class)
     assert torch.equal(other.samples, method.samples)
 

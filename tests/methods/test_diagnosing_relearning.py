@@ -211,6 +211,7 @@ def test_only_the_encoders_parameters_go_back() -> None:
         model.audio_head,
         optimizer,
         scores=eq.Probe(),
+        epochs=2,
         **loaders(),
     )
     initial = copy.deepcopy(model.state_dict())

@@ -58,9 +58,9 @@ def hand_written(
                 pulls.append(beta)
                 for p, start in zip(encoder.parameters(), starts[name], strict=True):
                     assert p.grad is not None
-                    if p.ndim >= 2:
-                        information[name] += float((p.grad.numpy() ** 2).mean())
                     p.grad = p.grad + beta * (p.detach() - start)
+                    if p.ndim >= 2:  # the pull included
+                        information[name] += float((p.grad.numpy() ** 2).mean())
             world.optimizer.step()
         for name in names:
             before = sum(lists[name]) / history

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -307,3 +308,23 @@ def test_what_is_no_source_of_class_vectors_is_refused() -> None:
     with pytest.raises(eq.SetupError, match=r"HeadSlices\(\) or eq\.OwnVectors\(\), found 'own'"):
         MMCosine(vectors="own")  # type: ignore[arg-type]
     assert isinstance(MMCosine().vectors, HeadSlices)
+
+
+def test_ogm_is_judged_by_the_cosines() -> None:
+    """They are what is trained: products without the lengths taken out would say something else."""
+    world = World()
+    with torch.no_grad():
+        world.model.head.weight[:, :8] *= 50  # long class vectors of the first modality
+    method = MMCosine()
+    balancer = world.balance(eq.OGM(alpha=1.0), method)
+    *inputs, target = batch(12)
+    balancer.backward(balancer.loss(world.model(*inputs), target))
+    balancer.modulate()
+    features = [e(x) for e, x in zip(world.encoders.values(), inputs, strict=True)]
+    slices = world.model.head.weight.split(8, dim=1)
+    scores = [
+        (10 * F.cosine_similarity(z[:, None], w[None], dim=2)).softmax(1)[range(12), target].sum()
+        for z, w in zip(features, slices, strict=True)
+    ]
+    ratio = (scores[0] / scores[1]).item()
+    assert balancer.metrics()["ratio/audio"] == pytest.approx(ratio, rel=1e-6)

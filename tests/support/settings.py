@@ -38,6 +38,10 @@ def data_remixing() -> eq.Method:
     return eq.DataRemixing(warm_up=1)
 
 
+def di_mml() -> eq.Method:
+    return eq.DIMML(contrast=1, encoding=2)
+
+
 def diagnosing_relearning() -> eq.Method:
     return eq.DiagnosingRelearning(every=1, times=2)
 
@@ -109,6 +113,7 @@ def umt() -> eq.Method:
 METHODS: dict[str, Callable[[], eq.Method]] = {
     "agm": eq.AGM,
     "amco": amco,
+    "amss": eq.AMSS,
     "arl": arl,
     "aug": aug,
     "bss": eq.BSS,
@@ -116,6 +121,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "cml": eq.CML,
     "data-remixing": data_remixing,
     "dgl": eq.DGL,
+    "di-mml": di_mml,
     "diagnosing-relearning": diagnosing_relearning,
     "dynamic-mslr": dynamic_mslr,
     "ensemble": eq.Ensemble,
@@ -127,6 +133,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "iprm": eq.IPRM,
     "joint": eq.Joint,
     "lfm": eq.LFM,
+    "loss-weighting": eq.LossWeighting,
     "mbsd": eq.MBSD,
     "mcr": mcr,
     "midas": midas,
@@ -136,16 +143,20 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "mmpareto": eq.MMPareto,
     "modality-dropout": eq.ModalityDropout,
     "modality-valuation": modality_valuation,
+    "modgap": eq.ModGap,
     "mses": mses,
     "mslr": mslr,
     "multi-loss": eq.MultiLoss,
+    "mwam": eq.MWAM,
     "ogm": ogm,
     "ogm-ge": ogm_ge,
+    "olm": eq.OLM,
     "opm": opm,
     "pmr": eq.PMR,
     "pretraining": pretraining,
     "reconboost": reconboost,
     "sample-valuation": sample_valuation,
+    "simbamm": eq.SimBaMM,
     "tcmax": eq.TCMax,
     "umt": umt,
     "unimodal": unimodal,
@@ -167,7 +178,17 @@ def two_sided() -> eq.Method:
     return eq.OGM(alpha=0.8, coefficient=eq.TwoSided(beta=1.5))
 
 
+def amss_plus() -> eq.Method:
+    return eq.AMSS(scaling=eq.InverseProbability())
+
+
+def uncertainty() -> eq.Method:
+    return eq.LossWeighting(eq.Uncertainty())
+
+
 VARIANTS: dict[str, Callable[[], eq.Method]] = {
+    "loss-weighting, uncertainty": uncertainty,
+    "amss+": amss_plus,
     "ogm-ge, smoothed, noise per element": smoothed_elements,
     "ogm-ge, on updates": on_updates,
     "ogm, two-sided": two_sided,

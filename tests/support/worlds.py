@@ -67,7 +67,7 @@ class World:
             self.encoders,
             self.model.head,
             self.optimizer,
-            **{**self.settings, **settings},
+            **{"epochs": 100, **self.settings, **settings},
         )
 
 

@@ -77,7 +77,8 @@ class Reader:
         """Return the features as the head takes them."""
         layout = self.resolve(call, ends)
         assert layout is not None
-        return layout.read(self.opened(call))
+        found = layout.read(self.opened(call))  # one tensor may hold them in another order
+        return {name: found[name] for name in self._modalities.names}
 
     def written(self, call: Call, raw: Mapping[str, Tensor]) -> Inputs:
         """Return the inputs of a call with these features in place of its own."""

@@ -117,6 +117,7 @@ def _tried(
         forward=lambda model, batch: last_is_target(model, transform(batch)),
         train_loader=loader,
         val_loader=loader,
+        epochs=settings.epochs or 1,
     ) as balancer:
         *inputs, target = transform(next(iter(balancer.batches(loader))))
         balancer.backward(balancer.loss(model(*inputs), target))

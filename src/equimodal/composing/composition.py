@@ -15,6 +15,7 @@ from equimodal.errors import MatchError
 from equimodal.evidence import Evidence, Measured
 from equimodal.method import Method, Need, Order
 from equimodal.modalities import Modalities
+from equimodal.planning import planned
 from equimodal.readout import move
 from equimodal.step import Shapes, Step
 from equimodal.update.own import OwnOptimizer
@@ -31,6 +32,7 @@ class Composition:
         names: the modalities.
         seed: for everything random that the methods do.
         supplied: which needs the balancer can meet.
+        epochs: how many there will be in all, where that is known.
 
     Raises:
         SetupError: the methods exclude each other, need what is not there, or one is in use.
@@ -42,12 +44,14 @@ class Composition:
         names: tuple[str, ...],
         seed: int,
         supplied: frozenset[Need],
+        epochs: int | None = None,
     ) -> None:
         given: list[Any] = list(methods) if isinstance(methods, tuple | list) else [methods]
         refuse_others(given)
         refuse_held(given)
         self.methods: list[Method] = sorted(given, key=lambda method: method.name)
         self.names = names
+        planned(self.methods, epochs)
         refuse_conflicts(self.methods, names)
         refuse_unmet(self.methods, supplied)
         for method in self.methods:

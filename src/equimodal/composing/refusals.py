@@ -12,6 +12,7 @@ from equimodal.method import Method, Need
 SUPPLIED_BY: dict[Need, str] = {
     "training data": "train_loader=train_loader",
     "held-out data": "val_loader=val_loader (held out from training, never the test set)",
+    "length of training": "epochs=N (how many epochs there will be in all)",
 }
 
 
@@ -61,7 +62,8 @@ def refuse_conflicts(methods: Sequence[Method], modalities: Sequence[str]) -> No
             raise SetupError(
                 f"{kinds[0]} is a {kinds[1]}, and would do the same once more: give one of them"
             )
-        if first.overrides("predict_unimodal") and "scores" in second.needs:
+        scored = first.overrides("predict_unimodal") and not first.scored
+        if scored and "scores" in second.needs:
             raise SetupError(
                 f"{kinds[1]} cannot be combined with {kinds[0]}, which does not train the head "
                 f"that scores are read through: leave out {kinds[1]}"

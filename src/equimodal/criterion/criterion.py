@@ -182,7 +182,9 @@ class Criterion:
             return None
         return ~mask if mask.ndim == 1 else ~mask.flatten(1).any(dim=1)
 
-    def weighted(self, logits: Tensor, target: Any, weight: Tensor) -> Tensor:
+    def weighted(
+        self, logits: Tensor, target: Any, weight: Tensor, among: Tensor | None = None
+    ) -> Tensor:
         """Return the mean over samples with these weights, shape ``()``: weight 0 drops a sample.
 
         With weights that are all equal it is `of`, the user's own value.
@@ -191,6 +193,8 @@ class Criterion:
             logits: first dimension B.
             target: as the criterion takes it.
             weight: shape ``(B,)``, not negative.
+            among: weights of the samples that the mean is over, shape ``(B,)``; `weight` by
+                default. With others, what is dropped lessens the mean.
         """
         losses = self._elements(logits, target)
         counted = self._counts(losses, logits, target)
@@ -204,8 +208,10 @@ class Criterion:
         if self._unreduced.alone:
             losses = losses * share  # a sample alone gives its own mean
         self._counting.refuse_unsure(counted)
-        weight = weight.to(losses.dtype).view(-1, *[1] * (losses.ndim - 1))
-        total = (weight * share).sum()
+        shape = (-1, *[1] * (losses.ndim - 1))
+        weight = weight.to(losses.dtype).view(shape)
+        whole = weight if among is None else among.to(losses.dtype).view(shape)
+        total = (whole * share).sum()
         # Not the smallest number in place of 0: a loss scale times its inverse would overflow.
         mean = (weight * losses).sum() / torch.where(total > 0, total, 1)
         return mean if counted.scale is None else counted.scale * mean

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from equimodal.system import ranks
 if TYPE_CHECKING:
     from equimodal.balancer import Balancer
     from equimodal.method import Order
+
+
+_Dealt = TypeVar("_Dealt")
 
 
 def refuse_stream(loader: object) -> None:
@@ -119,7 +123,11 @@ def redriven(
     """
     sampler: Any = loader.batch_sampler
     drops = getattr(sampler, "drop_last", False) and not whole
-    batches = BatchSampler(list(indices), sampler.batch_size, drops)
+    return _of_batches(loader, BatchSampler(list(indices), sampler.batch_size, drops))
+
+
+def _of_batches(loader: DataLoader[Any], batches: Any) -> DataLoader[Any]:
+    """Return a loader of these batches, each a list of positions, as the user's loads its own."""
     workers: dict[str, Any] = {}
     if loader.num_workers:
         workers = {
@@ -185,24 +193,40 @@ class Reordered:
             return
         group = balancer.process_group
         rank, many = ranks.rank(group), ranks.world_size(group)
-        start = 0
+        sampler = self.loader.batch_sampler
+        parts, start = [], 0
+        for size in order.parts or [len(order.indices)]:
+            # A rank with fewer batches than another would leave it waiting: some come twice.
+            padded = range(size + -size % many)
+            places = [start + place % size for place in padded][rank::many]
+            drops = getattr(sampler, "drop_last", False)
+            parts.append(list(BatchSampler(places, sampler.batch_size, drops)))
+            start += size
         try:
-            for size in order.parts or [len(order.indices)]:
-                # A rank with fewer batches than another would leave it waiting: some samples come
-                # twice.
-                padded = range(size + -size % many)
-                places = [start + place % size for place in padded][rank::many]
-                yield from self._part(order, places)
-                start += size
+            in_turn = dealt(parts) if order.dealt else list(itertools.chain(*parts))
+            yield from self._batches(order, in_turn)
         finally:
             balancer.batch = None
 
-    def _part(self, order: Order, places: list[int]) -> Iterator[Any]:
+    def _batches(self, order: Order, batches: list[list[int]]) -> Iterator[Any]:
         """Yield batches of the samples at these places of the order."""
-        indices = [order.indices[place] for place in places]
-        keep = {name: kept[places] for name, kept in order.keep.items()}
-        loader = redriven(self.loader, indices)
-        for batch, part in zip(loader, pieces(indices, loader), strict=False):
-            kept = {name: flags[part] for name, flags in keep.items()}
-            self.balancer.batch = (torch.tensor(indices[part]), kept)
+        indices = [[order.indices[place] for place in places] for places in batches]
+        loader = _of_batches(self.loader, indices)
+        for batch, these, places in zip(loader, indices, batches, strict=True):
+            kept = {name: flags[places] for name, flags in order.keep.items()}
+            self.balancer.batch = (torch.tensor(these), kept)
             yield batch
+
+
+def dealt(parts: Sequence[Sequence[_Dealt]]) -> list[_Dealt]:
+    """Return the batches of all parts in turn, each part evenly over the whole.
+
+    >>> dealt([["a", "a"], ["b", "b", "b", "b"]])
+    ['b', 'a', 'b', 'b', 'a', 'b']
+    """
+    keyed = [
+        ((number + 0.5) / len(part), position, batch)
+        for position, part in enumerate(parts)
+        for number, batch in enumerate(part)
+    ]
+    return [batch for *_, batch in sorted(keyed, key=lambda each: each[:2])]

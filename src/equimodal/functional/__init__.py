@@ -2,8 +2,9 @@
 
 from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
 from equimodal.functional.amco import mask_rate, reliance, unmasked
+from equimodal.functional.amss import drawn_filters, label_information, updated_shares
 from equimodal.functional.arl import asymmetric_weights
-from equimodal.functional.aug import lagging_modalities, residual_loss
+from equimodal.functional.aug import confidence_gaps, lagging_modalities, residual_loss
 from equimodal.functional.cggm import cggm_coefficients, correctness, direction_loss
 from equimodal.functional.cml import confidence_excess
 from equimodal.functional.coefficients import (
@@ -12,6 +13,12 @@ from equimodal.functional.coefficients import (
     two_sided_coefficient,
 )
 from equimodal.functional.data_remixing import least_separable, separability
+from equimodal.functional.di_mml import (
+    confidence_weighted,
+    discriminative,
+    nearest_classes,
+    one_way_contrast,
+)
 from equimodal.functional.distillation import feature_distance, logit_divergence, prioritised
 from equimodal.functional.evidence import discrepancy_ratio, log_score
 from equimodal.functional.gradient_blending import blending_weights
@@ -38,8 +45,10 @@ from equimodal.functional.mla import entropy_weights, recursive_least_squares, u
 from equimodal.functional.mmcosine import cosine_logits, unit_rows
 from equimodal.functional.mmpareto import min_norm_weight, restoring_factor
 from equimodal.functional.modality_dropout import keep_modalities, keep_probability
+from equimodal.functional.modgap import symmetric_contrast, uniformity
 from equimodal.functional.mses import patience_spent
 from equimodal.functional.mslr import relative_accuracy
+from equimodal.functional.mwam import cosine_transform, frequency_factors, frequency_ratios
 from equimodal.functional.noise import (
     element_std,
     running_moments_,
@@ -47,6 +56,7 @@ from equimodal.functional.noise import (
     sliced_std,
     tensor_std,
 )
+from equimodal.functional.olm import norm_slope, relative_pace
 from equimodal.functional.opm import drop_probability, drop_scale
 from equimodal.functional.pmr import (
     class_sums,
@@ -79,24 +89,32 @@ __all__ = [
     "class_sums",
     "coalitions",
     "confidence_excess",
+    "confidence_gaps",
     "confidence_ratio",
+    "confidence_weighted",
     "continuous_coefficient",
     "contributions",
     "correctness",
     "cosine_logits",
+    "cosine_transform",
     "direction_loss",
     "discrepancy_ratio",
+    "discriminative",
     "dominance",
+    "drawn_filters",
     "drop_probability",
     "drop_scale",
     "element_std",
     "entropy_weights",
     "feature_distance",
+    "frequency_factors",
+    "frequency_ratios",
     "graded_stimulation",
     "holding_strength",
     "jensen_shannon_divergence",
     "keep_modalities",
     "keep_probability",
+    "label_information",
     "lagging_modalities",
     "late_average",
     "learning_speed",
@@ -110,6 +128,9 @@ __all__ = [
     "misaligned_loss",
     "misaligned_sources",
     "mixture_first_divergence",
+    "nearest_classes",
+    "norm_slope",
+    "one_way_contrast",
     "patience_spent",
     "prime_indicator",
     "prioritised",
@@ -119,6 +140,7 @@ __all__ = [
     "purity",
     "recursive_least_squares",
     "relative_accuracy",
+    "relative_pace",
     "relearning_strength",
     "reliance",
     "repetitions",
@@ -144,13 +166,16 @@ __all__ = [
     "spread_centres",
     "supervised_contrast",
     "switched_stimulation",
+    "symmetric_contrast",
     "tensor_std",
     "thresholded_coefficient",
     "total_correlation_loss",
     "two_sided_coefficient",
+    "uniformity",
     "unit_norm",
     "unit_rows",
     "unmasked",
+    "updated_shares",
     "weak_modality_weight",
     "weight_slope",
 ]

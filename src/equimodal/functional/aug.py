@@ -35,6 +35,28 @@ def residual_loss(newest: Tensor, others: Tensor, target: Tensor, softening: flo
     return -left * newest.log_softmax(dim=1).gather(1, column)[:, 0]
 
 
+def confidence_gaps(confidence: Tensor, coefficient: float = 1.0) -> Tensor:
+    r"""Return by how much each modality lags behind the others.
+
+    .. math:: \frac{1}{M - 1} \sum_{j \ne m} s_j - \sigma s_m
+
+    Args:
+        confidence: see `lagging_modalities`.
+        coefficient: :math:`\sigma`.
+
+    Returns:
+        Shape ``(M,)``; NaN where there is nothing to compare.
+
+    >>> import torch
+    >>> confidence_gaps(torch.tensor([0.75, 0.5]))
+    tensor([-0.2500,  0.2500])
+    """
+    known = ~confidence.isnan()
+    total, count = confidence.nansum(), known.sum()
+    others = (total - confidence) / (count - 1)
+    return others - coefficient * confidence
+
+
 def lagging_modalities(
     confidence: Tensor, coefficient: float = 1.0, dead_zone: float = 0.01
 ) -> Tensor:
@@ -61,7 +83,4 @@ def lagging_modalities(
     >>> lagging_modalities(torch.tensor([0.505, 0.5]))
     tensor([False, False])
     """
-    known = ~confidence.isnan()
-    total, count = confidence.nansum(), known.sum()
-    others = (total - confidence) / (count - 1)  # NaN, hence False, for one that is alone
-    return others - coefficient * confidence > dead_zone
+    return confidence_gaps(confidence, coefficient) > dead_zone  # False for one that is alone

@@ -35,10 +35,10 @@ def correctness(logits: Tensor, target: Tensor) -> Tensor:
 def cggm_coefficients(improvements: Tensor) -> Tensor:
     r"""Factor for every modality: how much of the progress the others made.
 
-    .. math:: c_m = \frac{\sum_j \Delta_j - \Delta_m}{\sum_j \Delta_j + 10^{-8}}
+    .. math:: c_m = \frac{\Sigma - \Delta_m}{\Sigma}, \quad \Sigma = 10^{-8} + \sum_j \Delta_j
 
-    (Guo et al., NeurIPS 2024). It is not bounded: progress and regress may cancel out. Where nobody
-    moved at all, it is what equal progress would give, :math:`(M - 1) / M`.
+    (Guo et al., NeurIPS 2024; the constant stands above and below, as in the released code.) It is
+    not bounded: progress and regress may cancel out. Where nobody moved at all, it is 1.
 
     Args:
         improvements: change of each modality's accuracy, shape ``(M,)``. NaN where it is not known:
@@ -50,14 +50,11 @@ def cggm_coefficients(improvements: Tensor) -> Tensor:
     >>> cggm_coefficients(torch.tensor([0.3, 0.1]))
     tensor([0.2500, 0.7500])
     >>> cggm_coefficients(torch.zeros(3))
-    tensor([0.6667, 0.6667, 0.6667])
+    tensor([1., 1., 1.])
     """
     known = improvements.isfinite()
-    total = torch.where(known, improvements, 0).sum()
-    others = total - improvements
-    idle = (torch.where(known, improvements, 0) == 0).all()
-    equal = (known.sum() - 1) / known.sum().clamp(min=1)
-    shares = torch.where(idle, equal.to(improvements.dtype), others / (total + 1e-8))
+    total = torch.where(known, improvements, 0).sum() + 1e-8
+    shares = (total - improvements) / total
     return shares.masked_fill(~known | (known.sum() < 2), math.nan)
 
 

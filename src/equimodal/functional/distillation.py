@@ -8,7 +8,12 @@ from torch import Tensor
 from equimodal.functional.means import mean_counted
 
 
-def feature_distance(student: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
+def feature_distance(
+    student: Tensor,
+    teacher: Tensor,
+    counted: Tensor | None = None,
+    among: Tensor | None = None,
+) -> Tensor:
     r"""Mean squared difference between features.
 
     .. math:: \frac{1}{B D} \sum_i \lVert z_i - z_i^T \rVert^2
@@ -19,6 +24,7 @@ def feature_distance(student: Tensor, teacher: Tensor, counted: Tensor | None = 
         student: z, shape ``(B, D)``.
         teacher: z^T, shape ``(B, D)``.
         counted: which samples count, shape ``(B,)``, bool; all by default.
+        among: which samples the mean is over, shape ``(B,)``, bool; those that count by default.
 
     Returns:
         A tensor of shape ``()``; 0 if no sample counts.
@@ -26,11 +32,15 @@ def feature_distance(student: Tensor, teacher: Tensor, counted: Tensor | None = 
     >>> feature_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(2.)
     """
-    return mean_counted((student - teacher).square().mean(dim=1), counted)
+    return mean_counted((student - teacher).square().mean(dim=1), counted, among)
 
 
 def logit_divergence(
-    student: Tensor, teacher: Tensor, temperature: float = 1.0, counted: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    counted: Tensor | None = None,
+    among: Tensor | None = None,
 ) -> Tensor:
     r"""Divergence of a student's softened class probabilities from a teacher's.
 
@@ -41,6 +51,7 @@ def logit_divergence(
         teacher: logits t, shape ``(B, C)``.
         temperature: tau, positive.
         counted: which samples count, shape ``(B,)``, bool; all by default.
+        among: which samples the mean is over, shape ``(B,)``, bool; those that count by default.
 
     Returns:
         A tensor of shape ``()``; 0 if no sample counts.
@@ -51,7 +62,7 @@ def logit_divergence(
     """
     softened, target = (f.div(temperature).log_softmax(dim=1) for f in (student, teacher))
     divergence = (target.exp() * (target - softened)).sum(dim=1)
-    return temperature**2 * mean_counted(divergence, counted)
+    return temperature**2 * mean_counted(divergence, counted, among)
 
 
 def prioritised(scores: Tensor, phase: Tensor) -> Tensor:

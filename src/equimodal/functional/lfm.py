@@ -87,11 +87,12 @@ def weight_slope(
     r"""What LFM's learned weight follows: a second-order product on held-out data.
 
     .. math::
-        h = \mathrm{mean}\Bigl(\nabla_{\theta_1} \bigl\langle \nabla_\theta (a_0 C + a_1 A),\;
-        \nabla_\theta C \bigr\rangle\Bigr), \quad a_0 = 1 - a_1
+        h = \mathrm{mean}\Bigl(\bigl(\nabla_\theta^2 L\; \nabla_\theta C\bigr)_1\Bigr), \quad
+        L = a_0 C + a_1 A, \quad a_0 = 1 - a_1
 
-    Of the derivative by all parameters, the mean over the first tensor is read, as in the released
-    code (Yang et al., NeurIPS 2024; the paper could not be read).
+    The gradient of C is a constant here: its own derivative takes no part. Of the product with all
+    parameters, the mean over the first tensor is read, as in the released code (Yang et al.,
+    NeurIPS 2024; the paper could not be read).
 
     Args:
         alignment_weight: the weight a_1, shape ``()``.
@@ -104,20 +105,20 @@ def weight_slope(
 
     >>> x = torch.tensor([2.0], requires_grad=True)
     >>> weight_slope(torch.tensor(0.5), x.square().sum(), x.pow(3).sum(), [x])
-    tensor(44.)
+    tensor(28.)
     """
     weight = alignment_weight.detach()
     loss = (1 - weight) * classification + weight * alignment
-    of_loss, of_classification = (
-        torch.autograd.grad(of, parameters, create_graph=True, allow_unused=True)
-        for of in (loss, classification)
+    of_loss = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    of_classification = torch.autograd.grad(
+        classification, parameters, retain_graph=True, allow_unused=True
     )
     pairs = zip(parameters, of_loss, of_classification, strict=True)
-    reached = [(p, a * b) for p, a, b in pairs if a is not None and b is not None]
+    reached = [(p, a, b) for p, a, b in pairs if a is not None and b is not None]
     if not reached:
         return torch.zeros_like(weight)
-    product = torch.stack([each.sum() for _, each in reached]).sum()
-    (slope,) = torch.autograd.grad(product, [reached[0][0]], materialize_grads=True)
+    first, outer, inner = zip(*reached, strict=True)
+    (slope,) = torch.autograd.grad(outer, [first[0]], grad_outputs=inner, materialize_grads=True)
     return slope.mean().detach()
 
 

@@ -250,6 +250,7 @@ class Balance(L.Callback):
         module: L.LightningModule,
         optimizers: Sequence[torch.optim.Optimizer],
         process_group: dist.ProcessGroup | None = None,
+        epochs: int | None = None,
     ) -> Balancer:
         """Return a balancer as the callback makes it, attached to a module and its optimizers."""
         model = module if self.model is None else find_module(module, "model", self.model)
@@ -265,6 +266,7 @@ class Balance(L.Callback):
             self.encoders,
             self.head,
             optimizers,
+            epochs=epochs,
             track_every=self.log_every_n_steps,
             process_group=process_group,
             **own,
@@ -276,13 +278,13 @@ class Balance(L.Callback):
         trainer, module = self._run
         if self._balancer is not None:
             self._balancer.detach()
-        optimizers = list(trainer.strategy.optimizers)
+        optimizers, epochs = list(trainer.strategy.optimizers), _planned(trainer)
         if trainer.state.fn != TrainerFn.FITTING:
             # Nothing steps: it stands for the optimizer of the training.
-            optimizers = [torch.optim.SGD(module.parameters(), lr=0.0)]
+            optimizers, epochs = [torch.optim.SGD(module.parameters(), lr=0.0)], epochs or 1
         wrapped = trainer.strategy.model
         group = wrapped.process_group if isinstance(wrapped, DistributedDataParallel) else None
-        self._balancer = self.make(module, optimizers, group)
+        self._balancer = self.make(module, optimizers, group, epochs)
         if self._state is not None:
             # Lightning starts without the gradients of the micro-batches that evidence was of.
             nothing = EvidenceSum().state_dict()
@@ -301,6 +303,12 @@ class Balance(L.Callback):
             _AT_WORK.pop(self._run[1], None)
             self._run = None
         self._detours.close()
+
+
+def _planned(trainer: L.Trainer) -> int | None:
+    """Return how many epochs the trainer was told, None for one that ends otherwise."""
+    epochs = trainer.max_epochs
+    return None if epochs is None or epochs < 1 else epochs
 
 
 _AT_WORK: weakref.WeakKeyDictionary[L.LightningModule, Balance] = weakref.WeakKeyDictionary()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -75,7 +77,7 @@ class BalancedTrainer(Trainer):
         optimizer = super().create_optimizer(*args, **kwargs)
         self._detach()
         with wrapped_later():  # the trainer wraps the model for several ranks
-            self.balancer = self.balance(model=self.model, optimizer=optimizer)
+            self.balancer = self.balance(model=self.model, optimizer=optimizer, **self._length())
         if not isinstance(self.balancer, Balancer):
             found, self.balancer = type(self.balancer).__name__, None
             raise SetupError(f"balance: expected a function that returns a Balancer, found {found}")
@@ -264,6 +266,13 @@ class BalancedTrainer(Trainer):
             )
 
     # ------------------------------------------------------------------
+
+    def _length(self) -> dict[str, int]:
+        """Return how many epochs there will be, if `balance` takes it and does not say itself."""
+        taken = inspect.signature(self.balance).parameters.get("epochs")
+        if taken is None or taken.default is not None or self.args.max_steps > 0:
+            return {}
+        return {"epochs": math.ceil(self.args.num_train_epochs)}
 
     def _in_training(self) -> Balancer:
         assert self.balancer is not None  # `create_optimizer` made it

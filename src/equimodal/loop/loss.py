@@ -29,6 +29,9 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
         StepError: a method does not work as this step was computed.
     """
     refuse_misfit(parts, step)
+    alone = parts.methods.owner("predict_unimodal")
+    if alone is not None and alone.scored:
+        step.run_scores = alone.predict_unimodal
     if parts.shapes is None:
         refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)

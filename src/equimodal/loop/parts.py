@@ -90,6 +90,7 @@ class Parts:
         own_optimizer: Factory | None = None,
         seed: int = 0,
         track_every: int = 0,
+        epochs: int | None = None,
         micro_batches: int | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
@@ -110,7 +111,9 @@ class Parts:
         supplied: set[Need] = {"scores", "encoder inputs", "sample identities"}
         supplied |= set() if train_loader is None else {"training data"}
         supplied |= set() if val_loader is None else {"held-out data"}
-        self.methods = Composition(methods, self.names, seed, frozenset(supplied))
+        supplied |= set() if epochs is None else {"length of training"}
+        self.epochs = epochs
+        self.methods = Composition(methods, self.names, seed, frozenset(supplied), epochs)
         if train_loader is not None and self.methods.needs("sample identities"):
             refuse_stream(train_loader)
         refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)

@@ -10,6 +10,7 @@ from equimodal.methods.features.greedy import Greedy
 from equimodal.methods.features.modality_dropout import ModalityDropout
 from equimodal.methods.features.opm import OPM
 from equimodal.methods.gradient.agm import AGM
+from equimodal.methods.gradient.amss import AMSS, FilterScaling, InverseProbability
 from equimodal.methods.gradient.cggm import CGGM
 from equimodal.methods.gradient.coefficients import Coefficient, Continuous, Thresholded, TwoSided
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, TorchJD
@@ -17,6 +18,7 @@ from equimodal.methods.gradient.dgl import DGL
 from equimodal.methods.gradient.direction import Direction, GradientCosine, WeightCosine
 from equimodal.methods.gradient.inforeg import InfoReg
 from equimodal.methods.gradient.mmpareto import MMPareto
+from equimodal.methods.gradient.mwam import MWAM
 from equimodal.methods.gradient.ogm import GE, OGM, OGMGE
 from equimodal.methods.objective.alignment import (
     FittedWeight,
@@ -28,19 +30,30 @@ from equimodal.methods.objective.arl import ARL, AsymmetricWeights, UniformWeigh
 from equimodal.methods.objective.aug import AUG
 from equimodal.methods.objective.blending_schedule import OfflineBlending, OnlineBlending
 from equimodal.methods.objective.cml import CML
+from equimodal.methods.objective.di_mml import DIMML
 from equimodal.methods.objective.g2d import G2D
 from equimodal.methods.objective.gradient_blending import GradientBlending
 from equimodal.methods.objective.growing import FixedHiddenLayer, HiddenLayer
 from equimodal.methods.objective.iprm import IPRM
 from equimodal.methods.objective.joint import Joint
 from equimodal.methods.objective.lfm import LFM
+from equimodal.methods.objective.loss_rules import (
+    InverseFrequency,
+    LossRule,
+    RunningMagnitude,
+    Uncertainty,
+)
+from equimodal.methods.objective.loss_weighting import LossWeighting
 from equimodal.methods.objective.mbsd import MBSD
 from equimodal.methods.objective.mcr import MCR
 from equimodal.methods.objective.midas import MIDAS
 from equimodal.methods.objective.mimo import MIMO
 from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVectors
+from equimodal.methods.objective.modgap import ModGap
 from equimodal.methods.objective.multi_loss import MultiLoss
+from equimodal.methods.objective.olm import OLM
 from equimodal.methods.objective.pmr import PMR
+from equimodal.methods.objective.simbamm import SimBaMM
 from equimodal.methods.objective.stimulation import (
     GradedStimulation,
     PrototypicalEntropy,
@@ -67,12 +80,14 @@ from equimodal.methods.teacher import Teacher, teachers_of
 
 __all__ = [
     "AGM",
+    "AMSS",
     "ARL",
     "AUG",
     "BSS",
     "CGGM",
     "CML",
     "DGL",
+    "DIMML",
     "G2D",
     "GE",
     "IPRM",
@@ -84,8 +99,10 @@ __all__ = [
     "MLA",
     "MSES",
     "MSLR",
+    "MWAM",
     "OGM",
     "OGMGE",
+    "OLM",
     "OPM",
     "PMR",
     "UMT",
@@ -103,6 +120,7 @@ __all__ = [
     "DynamicMSLR",
     "Ensemble",
     "EntropyWeighted",
+    "FilterScaling",
     "FittedWeight",
     "FixedHiddenLayer",
     "FixedWeights",
@@ -114,14 +132,19 @@ __all__ = [
     "HeadSlices",
     "HiddenLayer",
     "InfoReg",
+    "InverseFrequency",
+    "InverseProbability",
     "JensenShannon",
     "Joint",
     "LearnedWeight",
     "LeastSquares",
+    "LossRule",
+    "LossWeighting",
     "MMCosine",
     "MMPareto",
     "MinNorm",
     "MixtureFirst",
+    "ModGap",
     "ModalityDropout",
     "ModalityValuation",
     "MultiLoss",
@@ -132,14 +155,17 @@ __all__ = [
     "Projection",
     "PrototypicalEntropy",
     "ReconBoost",
+    "RunningMagnitude",
     "SampleSequence",
     "SampleValuation",
+    "SimBaMM",
     "SwitchedStimulation",
     "TCMax",
     "Teacher",
     "Thresholded",
     "TorchJD",
     "TwoSided",
+    "Uncertainty",
     "UniformWeights",
     "Unimodal",
     "UnitLeastSquares",

@@ -101,7 +101,7 @@ def fit(
             train_loader=loaders["train"],
             val_loader=loaders["val"],
         )
-        with balance.make(module, [settings.make_optimizer(model)]):
+        with balance.make(module, [settings.make_optimizer(model)], epochs=settings.epochs):
             pass  # what cannot be attached is refused before anything is written
         if not _readable(last):
             claim.path.unlink(missing_ok=True)  # of a run that did not finish its first epoch

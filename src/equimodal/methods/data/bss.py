@@ -75,13 +75,18 @@ class BSS(Method):
                 f"BSS(warm_up): expected a whole number of 1 or more, found {warm_up}: samples are "
                 "judged by classifiers that have to be trained first"
             )
-        self.sequence = sequence or WeightedSequence()
+        self._given = sequence or WeightedSequence()
+        self.sequence = self._given
         self.joint = joint
         self.unimodal = unimodal
         self.vote = vote
         self.warm_up = warm_up
         self.readouts = Readouts()
         self._difficulty: Tensor | None = None
+
+    def plan(self, epochs: int | None) -> None:
+        super().plan(epochs)
+        self.sequence = self._given.over(epochs)
 
     @property
     def difficulty(self) -> Tensor | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from equimodal.functional.data_remixing import least_separable
 from equimodal.method import Capabilities, Method, Order
 from equimodal.methods.data.valuation import checked_samples
 from equimodal.noise import mix
+from equimodal.planning import share
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
 
@@ -30,12 +32,14 @@ class DataRemixing(Method):
     After the warm-up, a pass over the training data at the end of every epoch reads each modality
     by a linear classifier u of the method's own, and leaves every sample with one modality; the
     features of the others are 0. A batch holds samples of one modality only, so that the gradients
-    of modalities do not meet in it. The size of an epoch stays the same.
+    of modalities do not meet in it; batches of the modalities take turns, so that an epoch does not
+    end with one of them. The size of an epoch stays the same.
 
     In the warm-up all modalities are trained as usual, with the losses of all classifiers.
 
     Args:
-        warm_up: epochs before the first that is remixed, at least 1.
+        warm_up: epochs before the first that is remixed, at least 1; by default 10 in 60 of the
+            training, as in the released code.
         unimodal: weight w of the unimodal loss after the warm-up.
         warm_up_unimodal: weight of the unimodal losses in the warm-up.
 
@@ -47,12 +51,13 @@ class DataRemixing(Method):
     source = "Ma et al., ICML 2025"
     needs = frozenset({"training data", "sample identities"})
     capabilities = Capabilities(accumulation="per micro-batch", compiled=False)
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"warm_up": share(10, of=60)}
 
     def __init__(
-        self, warm_up: int = 10, unimodal: float = 1.0, warm_up_unimodal: float = 0.5
+        self, warm_up: int | None = None, unimodal: float = 1.0, warm_up_unimodal: float = 0.5
     ) -> None:
         super().__init__()
-        if warm_up < 1:
+        if warm_up is not None and warm_up < 1:
             raise SetupError(
                 f"DataRemixing(warm_up): expected 1 or more epochs, found {warm_up}: samples are "
                 "split by classifiers that have to be trained first"
@@ -77,21 +82,24 @@ class DataRemixing(Method):
         self.readouts.build(shapes, mix(self.seed, 1))
 
     def order(self, samples: int, epoch: int) -> Order | None:
-        """Return the samples of each modality, shuffled, one modality after the other."""
+        """Return the samples of each modality, shuffled, in batches that take turns."""
+        assert self.warm_up is not None
         if epoch < self.warm_up or self._remaining is None:
             return None
         checked_samples("DataRemixing", len(self._remaining), samples)
-        generator = torch.Generator().manual_seed(mix(self.seed, SHUFFLE, epoch))
         parts = []
-        for position in range(len(self.names)):
-            part = (self._remaining == position).nonzero().flatten()
+        for name in sorted(self.names):  # whoever is named first in `encoders` must not matter
+            number = zlib.crc32(name.encode())
+            generator = torch.Generator().manual_seed(mix(self.seed, SHUFFLE, epoch, number))
+            part = (self._remaining == self.names.index(name)).nonzero().flatten()
             parts.append(part[torch.randperm(len(part), generator=generator)])
         indices = torch.cat(parts)
         keep = {name: self._remaining[indices] == at for at, name in enumerate(self.names)}
-        return Order(indices.tolist(), keep, [len(part) for part in parts])
+        return Order(indices.tolist(), keep, [len(part) for part in parts], dealt=True)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         logits: Mapping[str, Tensor] = self.readouts(step.features)
+        assert self.warm_up is not None
         weight = self.warm_up_unimodal if step.epoch < self.warm_up else self.unimodal
         return {
             name: weight * step.loss(logits[name], modality=name) for name in self._trained(step)
@@ -99,6 +107,7 @@ class DataRemixing(Method):
 
     def end_epoch(self, run: Run) -> None:
         """Split the samples anew for the next epoch."""
+        assert self.warm_up is not None
         if run.epoch + 1 < self.warm_up:
             return
         assert run.train_loader is not None
@@ -125,6 +134,7 @@ class DataRemixing(Method):
         The classifiers of the others are not part of the loss: a gradient of zero would still let
         momentum and weight decay move them. The positions are on the CPU, so that nothing waits.
         """
+        assert self.warm_up is not None
         if step.epoch < self.warm_up or self._remaining is None or step.indices is None:
             return self.names
         found = self._remaining[step.indices]

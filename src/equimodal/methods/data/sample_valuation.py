@@ -24,14 +24,15 @@ class SampleValuation(Valuation):
     alone (Wei et al., CVPR 2024). An epoch may grow to 1 + 3 M times its samples.
 
     Args:
-        warm_up: epochs before the first that is resampled.
+        warm_up: epochs before the first that is resampled; by default 5 in 60 of the training, as
+            in the released code.
         correct: from logits and target to whether each sample is right, bool, shape ``(B,)``; by
             default whether the largest logit is that of the class.
     """
 
     name = "sample-valuation"
 
-    def __init__(self, warm_up: int = 5, *, correct: Correct | None = None) -> None:
+    def __init__(self, warm_up: int | None = None, *, correct: Correct | None = None) -> None:
         super().__init__(warm_up, correct)
         self._contributions = torch.empty(0, 0)
 
@@ -55,6 +56,7 @@ class SampleValuation(Valuation):
         }
 
     def end_epoch(self, run: Run) -> None:
+        assert self.warm_up is not None
         if run.epoch + 1 >= self.warm_up:
             self._contributions = self.value(run)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from equimodal.errors import SetupError
 from equimodal.functional.bss import easy_part, weighted_order
+from equimodal.planning import required, share
 
 
 class SampleSequence:
@@ -19,6 +20,14 @@ class SampleSequence:
     """
 
     once: bool = False
+
+    def over(self, epochs: int | None) -> SampleSequence:
+        """Return the same for a training of so many epochs, None where nobody knows.
+
+        Raises:
+            SetupError: it follows the length of training, which is not known.
+        """
+        return self
 
     def __call__(self, difficulty: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
         """Return the samples of an epoch in order.
@@ -70,7 +79,8 @@ class Curriculum(SampleSequence):
 
     Args:
         start: :math:`\lambda_0`, 0 to 1.
-        epochs: T, from which epoch on all samples take part, 1 or more.
+        epochs: T, from which epoch on all samples take part, 1 or more; by default 40 in 120 of the
+            training, as in the released code.
 
     Raises:
         SetupError: an argument is out of its range.
@@ -78,17 +88,23 @@ class Curriculum(SampleSequence):
 
     once = True
 
-    def __init__(self, start: float = 0.1, epochs: int = 40) -> None:
+    def __init__(self, start: float = 0.1, epochs: int | None = None) -> None:
         if not 0 <= start <= 1:
             raise SetupError(f"Curriculum(start): expected a number from 0 to 1, found {start}")
-        if not (type(epochs) is int and epochs >= 1):
+        if not (epochs is None or (type(epochs) is int and epochs >= 1)):
             raise SetupError(
                 f"Curriculum(epochs): expected a whole number of 1 or more, found {epochs}"
             )
         self.start = start
         self.epochs = epochs
 
+    def over(self, epochs: int | None) -> Curriculum:
+        if self.epochs is not None:
+            return self
+        return Curriculum(self.start, share(40, of=120)(required(epochs, "Curriculum", "epochs")))
+
     def __call__(self, difficulty: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+        assert self.epochs is not None
         count = int(len(difficulty) * easy_part(epoch, self.start, self.epochs))
         easiest = difficulty.argsort(stable=True)[: max(count, 1)]
         return easiest[torch.randperm(len(easiest), generator=generator)]

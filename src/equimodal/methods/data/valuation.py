@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from equimodal.errors import MatchError, SetupError
 from equimodal.functional.valuation import coalitions, contributions
 from equimodal.method import Capabilities, Method, Order
 from equimodal.noise import mix
+from equimodal.planning import share
 from equimodal.step import Shapes, Step
 
 Correct = Callable[[Tensor, Any], Tensor]
@@ -37,11 +38,12 @@ class Valuation(Method):
 
     source = "Wei et al., CVPR 2024"
     needs = frozenset({"training data", "sample identities"})
-    capabilities = Capabilities(compiled=False)
+    capabilities = Capabilities(compiled=False, order="drawn")
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"warm_up": share(5, of=60)}
 
-    def __init__(self, warm_up: int, correct: Correct | None) -> None:
+    def __init__(self, warm_up: int | None, correct: Correct | None) -> None:
         super().__init__()
-        if warm_up < 0:
+        if warm_up is not None and warm_up < 0:
             raise SetupError(
                 f"{type(self).__name__}(warm_up): expected 0 or more epochs, found {warm_up}"
             )
@@ -72,6 +74,7 @@ class Valuation(Method):
     def order(self, samples: int, epoch: int) -> Order | None:
         """Return all samples and those that come again, shuffled."""
         generator = torch.Generator().manual_seed(mix(self.seed, ORDER, epoch))
+        assert self.warm_up is not None
         again = {} if epoch < self.warm_up else self.again(samples, generator)
         if not again:
             return None

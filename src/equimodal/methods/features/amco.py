@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +12,9 @@ from torch import Tensor
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional.amco import mask_rate, reliance, unmasked
-from equimodal.method import Method
+from equimodal.method import Capabilities, Method
 from equimodal.noise import mix
+from equimodal.planning import share
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
 
@@ -34,7 +37,7 @@ class AMCo(Method):
     Args:
         limit: share above which a modality is dependent, above 0 and below 1; None for one over the
             number of modalities.
-        ramp: epochs until p is 1, above 0.
+        ramp: epochs until p is 1, above 0; by default 3 in 30 of the training.
 
     Raises:
         SetupError: an argument is out of its range, or the logits are no scores of classes.
@@ -44,12 +47,14 @@ class AMCo(Method):
     source = "Zhou et al., ICASSP 2023 (abstract)"
     replaces_joint = True
     modulates = False
+    capabilities = Capabilities(order="drawn")
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"ramp": share(3, of=30)}
 
-    def __init__(self, limit: float | None = None, ramp: float = 3.0) -> None:
+    def __init__(self, limit: float | None = None, ramp: float | None = None) -> None:
         super().__init__()
         if limit is not None and not 0 < limit < 1:
             raise SetupError(f"AMCo(limit): expected above 0 and below 1, or None, found {limit}")
-        if not (ramp > 0 and math.isfinite(ramp)):
+        if ramp is not None and not (ramp > 0 and math.isfinite(ramp)):
             raise SetupError(f"AMCo(ramp): expected a number of epochs above 0, found {ramp}")
         self.limit = limit
         self.ramp = ramp
@@ -74,6 +79,7 @@ class AMCo(Method):
     def objective(self, step: Step) -> dict[str, Tensor]:
         logits = self.readouts(step.features)
         alone = {name: step.loss(logits[name], modality=name) for name in self.names}
+        assert self.ramp is not None
         rate = mask_rate(step.epoch, self.ramp)
         if rate == 0:
             return {"joint": step.joint, **alone}

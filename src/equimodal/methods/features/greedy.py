@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from equimodal.functional.greedy import speed_difference
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.gated_host import Gate, GatedHost
 from equimodal.modalities import Modalities
+from equimodal.planning import share
 from equimodal.step import Step
 
 
@@ -38,7 +39,8 @@ class Greedy(Method):
     Args:
         tolerance: how far the speeds may differ before a curation, 0 or more.
         duration: optimizer steps that a curation takes, 1 or more.
-        start: first epoch in which a curation may begin; speeds are summed from the first step.
+        start: first epoch in which a curation may begin; speeds are summed from the first step. By
+            default 2 in 300 of the training, as in the released code.
 
     Raises:
         SetupError: an argument is out of its range, or the model has no such gates.
@@ -49,14 +51,19 @@ class Greedy(Method):
     replaces_joint = True
     capabilities = Capabilities(compiled=False, most=2)
     modulates = False
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {
+        "start": share(2, of=300, least=0)
+    }
 
-    def __init__(self, tolerance: float = 0.01, duration: int = 5, start: int = 2) -> None:
+    def __init__(
+        self, tolerance: float = 0.01, duration: int = 5, start: int | None = None
+    ) -> None:
         super().__init__()
         if not (tolerance >= 0 and math.isfinite(tolerance)):
             raise SetupError(f"Greedy(tolerance): expected a number 0 or more, found {tolerance}")
         if duration < 1:
             raise SetupError(f"Greedy(duration): expected 1 step or more, found {duration}")
-        if start < 0:
+        if start is not None and start < 0:
             raise SetupError(f"Greedy(start): expected an epoch, 0 or more, found {start}")
         self.tolerance = tolerance
         self.duration = duration
@@ -128,6 +135,7 @@ class Greedy(Method):
         )
         difference = speed_difference(bypass, main)
         begins = ~curating & (difference.abs() > self.tolerance)
+        assert self.start is not None
         begins = begins & (self._epoch >= self.start)
         sums, samples = evidence.measured["gates"], evidence.measured["samples"]
         seen = (samples > 0).to(self.steps)

@@ -37,7 +37,7 @@ class ModalityDropout(Method):
 
     name = "modality-dropout"
     source = "a baseline of Peng et al., CVPR 2022"
-    capabilities = Capabilities(compiled=False)
+    capabilities = Capabilities(compiled=False, order="drawn")
 
     def __init__(
         self, probability: float | dict[str, float] = 0.5, scale: float | None = None

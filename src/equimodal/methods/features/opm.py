@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from equimodal.functional.remaining import anything_left
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
 from equimodal.noise import mix
+from equimodal.planning import share
 from equimodal.step import Step
 
 
@@ -33,7 +36,8 @@ class OPM(Method):
         base: :math:`q_b`, the probability of dropping a modality that is hardly ahead, 0 to 1.
         strength: :math:`\lambda`, how much the probability grows with the ratio, 0 or more.
         execution: probability that a micro-batch is modulated at all, 0 to 1.
-        warm_up: epochs of plain training before it acts. 6 in the published code.
+        warm_up: epochs of plain training before it acts; by default 6 in 100 of the training, as in
+            the published code.
         last: the last epoch in which it acts, counted from 0; None for always.
 
     Raises:
@@ -44,14 +48,17 @@ class OPM(Method):
     source = "Wei et al., TPAMI 2024"
     needs = frozenset({"scores"})
     replaces_joint = True
-    capabilities = Capabilities(accumulation="per micro-batch")
+    capabilities = Capabilities(accumulation="per micro-batch", order="drawn")
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {
+        "warm_up": share(6, of=100, least=0)
+    }
 
     def __init__(
         self,
         base: float = 0.5,
         strength: float = 0.5,
         execution: float = 0.7,
-        warm_up: int = 6,
+        warm_up: int | None = None,
         last: int | None = None,
     ) -> None:
         super().__init__()
@@ -63,11 +70,11 @@ class OPM(Method):
             if not (0 <= value <= high and math.isfinite(value)):
                 bound = "0 or more" if high == math.inf else "from 0 to 1"
                 raise SetupError(f"OPM({what}): expected a number {bound}, found {value}")
-        if not (isinstance(warm_up, int) and warm_up >= 0):
+        if not (warm_up is None or (isinstance(warm_up, int) and warm_up >= 0)):
             raise SetupError(
                 f"OPM(warm_up): expected a number of epochs, 0 or more, found {warm_up}"
             )
-        if last is not None and last < warm_up:
+        if last is not None and last < (warm_up or 0):
             raise SetupError(
                 f"OPM(last): expected {warm_up} or more, the first epoch after warm_up={warm_up}, "
                 f"found {last}"
@@ -77,8 +84,13 @@ class OPM(Method):
         self.execution = execution
         self.warm_up = warm_up
         self.last = last
-        self.window = (warm_up, last)
+        self.window = (warm_up or 0, last)
         self.draws = Draws()
+
+    def plan(self, epochs: int | None) -> None:
+        super().plan(epochs)
+        assert self.warm_up is not None
+        self.window = (self.warm_up, self.last)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         # Decided on the host, so that no device has to be waited for; numbers are drawn for every

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equimodal.errors import MatchError
+from equimodal.methods.head_logits import head_logits
 from equimodal.readout import feature_vectors
 from equimodal.scores import find_linear, weight_slices
 from equimodal.step import Step
@@ -46,7 +47,9 @@ class GradientCosine(Direction):
     def __call__(
         self, step: Step, logits: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]
     ) -> Tensor:
-        (fused,) = torch.autograd.grad(step.joint, step.logits, create_graph=True)
+        outputs = head_logits(step)
+        joint = step.joint if outputs is step.logits else step.loss(outputs)
+        (fused,) = torch.autograd.grad(joint, outputs, create_graph=True)
         cosines = []
         for name in step.names:
             vectors = feature_vectors(step.features[name]).detach()

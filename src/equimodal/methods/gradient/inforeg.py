@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from equimodal.evidence import Evidence
 from equimodal.functional.inforeg import holding_strength, prime_indicator, score_gap
 from equimodal.method import Method
 from equimodal.modalities import OwnedParameter, weights
+from equimodal.planning import share
 from equimodal.step import Shapes, Step
 from equimodal.update.sparse import refuse_sparse
 
@@ -36,7 +37,8 @@ class InfoReg(Method):
     Args:
         strength: the constant c, 0 or more: one for all, or one for each modality by name.
         threshold: the share of information that an epoch must add, for the pull to act.
-        history: of how many epochs information is averaged, 1 or more.
+        history: of how many epochs information is averaged, 1 or more; by default 10 in 50 of the
+            training, as in the released code.
         traced: the modality whose information decides for all, as in the released code, or None to
             judge each by its own.
 
@@ -48,13 +50,14 @@ class InfoReg(Method):
     source = "Huang et al., CVPR 2025"
     needs = frozenset({"scores"})
     modulates = False
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"history": share(10, of=50)}
 
     def __init__(
         self,
         strength: float | Mapping[str, float] = 0.95,
         *,
         threshold: float = 0.05,
-        history: int = 10,
+        history: int | None = None,
         traced: str | None = None,
     ) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class InfoReg(Method):
                 raise SetupError(f"InfoReg(strength): expected 0 or more for {what}, found {value}")
         if not math.isfinite(threshold):
             raise SetupError(f"InfoReg(threshold): expected a number, found {threshold}")
-        if history < 1:
+        if history is not None and history < 1:
             raise SetupError(f"InfoReg(history): expected 1 epoch or more, found {history}")
         self.strength = dict(strength) if isinstance(strength, Mapping) else strength
         self.threshold = threshold
@@ -91,6 +94,7 @@ class InfoReg(Method):
 
     def build(self, shapes: Shapes) -> None:
         size = len(self.names)
+        assert self.history is not None
         self.traces = torch.zeros(size, self.history, dtype=shapes.dtype)
         self.trace = torch.zeros(size, dtype=shapes.dtype)
         self.indicators = torch.ones(size, dtype=shapes.dtype)  # the first epoch is prime
@@ -115,13 +119,6 @@ class InfoReg(Method):
             refuse_sparse(owned, "InfoReg squares and pulls whole gradients")
         moved = [owned for owned in parameters if owned.parameter.grad is not None]
         gradients = [o.parameter.grad for o in moved if o.parameter.grad is not None]
-        squares = [
-            gradient.square().mean()
-            for owned, gradient in zip(moved, gradients, strict=True)
-            if weights(owned)
-        ]
-        if squares:
-            self._proposed[modality] = torch.stack(squares).sum()
         for owned in parameters:
             if owned.name not in self._starts:
                 self._starts[owned.name] = owned.parameter.detach().clone()
@@ -131,6 +128,13 @@ class InfoReg(Method):
             pulls = torch._foreach_sub(values, starts)
             torch._foreach_mul_(pulls, self._pulls[self.names.index(modality)].to(values[0].dtype))
             torch._foreach_add_(gradients, pulls)
+        squares = [  # the pull included, as in the released code
+            gradient.square().mean()
+            for owned, gradient in zip(moved, gradients, strict=True)
+            if weights(owned)
+        ]
+        if squares:
+            self._proposed[modality] = torch.stack(squares).sum()
 
     def commit(self) -> None:
         for name, added in self._proposed.items():

@@ -140,6 +140,7 @@ class OGMGE(OGM):
     """
 
     name = "ogm-ge"
+    capabilities = Capabilities(sharded=True, order="drawn")
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class GE(Method):
 
     name = "ge"
     source = "Peng et al., CVPR 2022"
-    capabilities = Capabilities(sharded=True)
+    capabilities = Capabilities(sharded=True, order="drawn")
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
-from equimodal.functional.aug import lagging_modalities, residual_loss
+from equimodal.functional.aug import confidence_gaps, residual_loss
 from equimodal.functional.means import mean_counted
 from equimodal.functional.precision import at_least_single
 from equimodal.method import REST, Method
@@ -48,11 +48,14 @@ class AUG(Method):
     used.
 
     Args:
-        every: epochs between two checks, 1 or more; the released code takes a tenth of training,
-            and so do `equimodal train` and `compare`, which know the number of epochs.
+        every: epochs between two checks, 1 or more; by default a tenth of the training, as in the
+            released code.
         softening: :math:`\lambda`, 0 to 1.
         coefficient: :math:`\sigma`, above 0.
         dead_zone: :math:`\tau`, 0 or more.
+        closing: what share of the gap may be left since a modality last got a classifier, for it to
+            get one more, 0 or more. One that the last classifier did not help would else get one
+            at every check. ``math.inf`` never asks, as the paper.
         most: how many classifiers a modality may have, 1 or more.
         width: of the hidden layer of a classifier.
         added: how the hidden layers of added classifiers are used: `HiddenLayer()`, or
@@ -72,17 +75,22 @@ class AUG(Method):
     def __init__(
         self,
         *,
-        every: int = 20,
+        every: int | None = None,
         softening: float = 0.5,
         coefficient: float = 1.0,
         dead_zone: float = 0.01,
+        closing: float = 0.5,
         most: int = 12,
         width: int = 256,
         added: HiddenLayer | None = None,
         fusion: Fusion | None = None,
     ) -> None:
         super().__init__()
-        for what, whole in {"every": every, "most": most, "width": width}.items():
+        for what, whole in {
+            "every": 1 if every is None else every,
+            "most": most,
+            "width": width,
+        }.items():
             if not (type(whole) is int and whole >= 1):
                 raise SetupError(
                     f"AUG({what}): expected a whole number of 1 or more, found {whole}"
@@ -96,27 +104,44 @@ class AUG(Method):
             raise SetupError(f"AUG(coefficient): expected a number above 0, found {coefficient}")
         if not 0 <= dead_zone < math.inf:
             raise SetupError(f"AUG(dead_zone): expected a number of 0 or more, found {dead_zone}")
+        if not closing >= 0:
+            raise SetupError(f"AUG(closing): expected a number of 0 or more, found {closing}")
         self.every = every
         self.softening = softening
         self.coefficient = coefficient
         self.dead_zone = dead_zone
+        self.closing = closing
         self.fusion = fusion or FixedWeights()
         self.classifiers = GrowingClassifiers(most, width, added or HiddenLayer())
+        self.register_buffer("gaps", torch.empty(0))  # when each last got a classifier, (M,)
         self.register_buffer("true_class", torch.empty(0))  # summed over this epoch, (M,)
         self.register_buffer("samples", torch.empty(0))  # that it is summed over, (M,)
+        self._growing: tuple[str, ...] = ()  # at the next step: whom nobody trains must not vote
         self._measured: dict[str, Tensor] = {}
         self._proposed: dict[str, Tensor] = {}
 
+    gaps: Tensor
     true_class: Tensor
     samples: Tensor
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many classifiers each modality has in the next step; a new one waits for that."""
+        most = self.classifiers.most
+        found = self.classifiers.counts.items()
+        return {name: min(most, count + (name in self._growing)) for name, count in found}
 
     def build(self, shapes: Shapes) -> None:
         self.fusion.check(self.names, shapes.logits)
         self.classifiers.build(shapes, mix(self.seed, 1))
+        self.gaps = torch.full((len(self.names),), math.inf, dtype=shapes.dtype)
         self.true_class = torch.zeros(len(self.names), dtype=shapes.dtype)
         self.samples = torch.zeros(len(self.names), dtype=shapes.dtype)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
+        for name in self._growing:
+            self.classifiers.grow(name)
+        self._growing = ()
         target, labelled = class_labels(step, "AUG")
         everyone = torch.ones_like(target, dtype=torch.bool) if labelled is None else labelled
         terms, true_class, samples = {"joint": step.logits.new_zeros(())}, [], []
@@ -131,7 +156,11 @@ class AUG(Method):
                 losses = residual_loss(
                     at_least_single(newest), at_least_single(others), target, self.softening
                 )
-                loss = loss + step.loss(others, modality=name) + mean_counted(losses, counted)
+                loss = (
+                    loss
+                    + step.loss(others, modality=name)
+                    + mean_counted(losses, counted, everyone)
+                )
             terms[name] = loss
             sure = at_least_single(boosted.detach()).softmax(dim=1).gather(1, target[:, None])[:, 0]
             true_class.append(torch.where(counted, sure, 0).sum())
@@ -159,14 +188,22 @@ class AUG(Method):
         return frozenset({REST})
 
     def end_epoch(self, run: Run) -> None:
+        assert self.every is not None
         if (run.epoch + 1) % self.every == 0:
             confidence = self.true_class / self.samples  # NaN where there were none
-            weak = lagging_modalities(confidence, self.coefficient, self.dead_zone)
-            for name, grows in zip(self.names, weak.tolist(), strict=True):
-                if grows:
-                    self.classifiers.grow(name)
+            gaps = confidence_gaps(confidence, self.coefficient)
+            weak = (gaps > self.dead_zone) & (gaps <= self.closing * self.gaps)
+            self.gaps = torch.where(weak, gaps, self.gaps)
+            flags = zip(self.names, weak.tolist(), strict=True)
+            self._growing = tuple(name for name, grows in flags if grows)
         self.true_class.zero_()
         self.samples.zero_()
+
+    def get_extra_state(self) -> list[str]:
+        return list(self._growing)
+
+    def set_extra_state(self, state: list[str]) -> None:
+        self._growing = tuple(state)
 
     def predict_unimodal(self, step: Step) -> dict[str, Tensor]:
         """Return for every modality the sum of the logits of its classifiers."""

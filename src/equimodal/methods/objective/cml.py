@@ -40,7 +40,7 @@ class CML(Method):
 
     name = "cml"
     source = "Ma et al., ICML 2023"
-    capabilities = Capabilities()
+    capabilities = Capabilities(order="drawn")
 
     def __init__(self, beta: float = 10.0) -> None:
         super().__init__()

@@ -22,3 +22,15 @@ def counted(step: Step, has_label: Tensor | None = None) -> Tensor | None:
     return torch.stack(
         [of_all & step.present.get(name, everyone).to(of_all.device) for name in step.names]
     )
+
+
+def labelled_among(counts: Tensor | None, has_label: Tensor | None) -> Tensor | None:
+    """Return the samples that means are over: those with a label, whatever modalities they lack.
+
+    Args:
+        counts: as from `counted`.
+        has_label: which samples have a label, shape ``(B,)``; all by default.
+    """
+    if counts is None or has_label is not None:
+        return has_label
+    return torch.ones_like(counts[0])

@@ -13,7 +13,7 @@ from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.functional.distillation import feature_distance, logit_divergence, prioritised
 from equimodal.methods.labels import class_labels
-from equimodal.methods.objective.counted import counted
+from equimodal.methods.objective.counted import counted, labelled_among
 from equimodal.methods.teachers import TaughtMethod
 from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
@@ -46,9 +46,8 @@ class G2D(TaughtMethod):
 
     Args:
         teachers: see `UMT`.
-        gating: first and last epoch of gating, counted from 0, both included; the released code
-            takes the first half of training (0 to 150 of 300), and so do `equimodal train` and
-            `compare`, which know the number of epochs.
+        gating: first and last epoch of gating, counted from 0, both included; by default the first
+            half of the training, as in the released code (0 to 150 of 300).
         logits: weight of the divergence, 0 or more.
         features: weight of the distance between features, 0 or more.
         temperature: tau, positive.
@@ -68,7 +67,7 @@ class G2D(TaughtMethod):
     def __init__(
         self,
         teachers: Mapping[str, nn.Module],
-        gating: tuple[int, int],
+        gating: tuple[int, int] | None = None,
         *,
         logits: float = 1.0,
         features: float = 1.0,
@@ -81,9 +80,8 @@ class G2D(TaughtMethod):
                 raise SetupError(f"G2D({what}): expected a number of 0 or more, found {weight}")
         if not 0 < temperature < math.inf:
             raise SetupError(f"G2D(temperature): expected a positive number, found {temperature}")
-        checked_window(gating, "G2D", "gating")
+        self.gating = checked_window(gating, "G2D", "gating")
         selector(parameters)  # refuses an unknown name
-        self.gating = (gating[0], gating[1])
         self.logits = logits
         self.features = features
         self.temperature = temperature
@@ -92,17 +90,19 @@ class G2D(TaughtMethod):
     def objective(self, step: Step) -> dict[str, Tensor]:
         _, has_label = class_labels(step, "G2D")
         counts, logits = counted(step, has_label), step.logits.to(step.shapes.dtype)
+        among = labelled_among(counts, has_label)
         terms = {}
         for name, answer in self.answers(step).items():
             rows = None if counts is None else counts[step.names.index(name)]
-            divergence = logit_divergence(logits, answer.logits, self.temperature, rows)
+            divergence = logit_divergence(logits, answer.logits, self.temperature, rows, among)
             student = feature_vectors(step.features[name]).to(logits.dtype)
-            distance = feature_distance(student, answer.feature, rows)
+            distance = feature_distance(student, answer.feature, rows, among)
             terms[f"{name} logits"] = self.logits * divergence
             terms[f"{name} features"] = self.features * distance
         return terms
 
     def measure(self, step: Step) -> dict[str, Tensor]:
+        assert self.gating is not None
         first, last = self.gating
         if not first <= step.epoch <= last:
             return {}

@@ -56,11 +56,16 @@ class GradientBlending(Method):
         super().__init__()
         if not 0 < floor < math.inf:
             raise SetupError(f"GradientBlending(floor): expected above 0, found {floor}")
-        self.schedule = schedule or OnlineBlending()
+        self._given = schedule or OnlineBlending()
+        self.schedule = self._given
         self.floor = floor
         self.readouts = Readouts()
 
     weights: Tensor
+
+    def plan(self, epochs: int | None) -> None:
+        super().plan(epochs)
+        self.schedule = self._given.over(epochs)
 
     def build(self, shapes: Shapes) -> None:
         self.readouts.build(shapes, mix(self.seed, 1))
@@ -76,7 +81,7 @@ class GradientBlending(Method):
 
     def end_epoch(self, run: Run) -> None:
         """Estimate the weights, if the schedule says so."""
-        if self.readouts.names and self.schedule.due(run.epoch):
+        if self.readouts.names and self.schedule.due(run.epoch) and not self.ends(run.epoch):
             self.weights.copy_(self._estimate(run))
 
     def _estimate(self, run: Run) -> Tensor:
@@ -94,6 +99,7 @@ class GradientBlending(Method):
                 # Each copy goes on from the classifiers as they are.
                 readouts = method.readouts = copy.deepcopy(self.readouts)
             fork = run.fork(method)
+            assert self.schedule.epochs is not None
             fork.train(run.train_loader, self.schedule.epochs)
             for found, loader in zip(after, loaders, strict=True):
                 found.append(self._losses(run, fork.steps(loader), readouts, (head,))[0])

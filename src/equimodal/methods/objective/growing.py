@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equimodal.noise import mix
 from equimodal.readout import feature_vectors, move, vector_width
 from equimodal.step import Shapes
 
@@ -61,12 +63,13 @@ class GrowingClassifiers(nn.Module):
             return
         self.counts = dict.fromkeys(shapes.features, 1)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for shape in shapes.features.values():
+            for name, shape in shapes.features.items():
+                torch.manual_seed(mix(seed, zlib.crc32(name.encode())))
                 inputs = vector_width(shape)
                 self.hidden.append(
                     nn.ModuleList(_linear(inputs, self.width, shapes) for _ in range(self.most))
                 )
+            torch.manual_seed(seed)
             self.shared.append(_linear(self.width, shapes.logits[-1], shapes))
         move(self, shapes.device)
 

@@ -80,7 +80,7 @@ class IPRM(Method):
             )
         width = widths[self.names[0]]
         mixed = Shapes(
-            {f"{first}+{second}": (width,) for first, second in self.pairs},
+            {"+".join(sorted(pair)): (width,) for pair in self.pairs},
             shapes.logits,
             shapes.device,
             shapes.dtype,

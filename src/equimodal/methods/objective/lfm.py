@@ -20,7 +20,7 @@ from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.alignment import (
     AlignmentWeight,
     Divergence,
-    LearnedWeight,
+    FittedWeight,
     MixtureFirst,
 )
 from equimodal.noise import mix
@@ -43,27 +43,32 @@ class LFM(Method):
     paper could not be read.
 
     Args:
-        weighting: `LearnedWeight()`, from one batch of held-out data, or `FittedWeight(...)`, a
-            polynomial of the epoch.
+        weighting: `FittedWeight()`, a polynomial of the epoch, stretched from 200 epochs to the
+            length of training (what the README of the released code runs), or `LearnedWeight()`,
+            from one batch of held-out data.
         divergence: A: `MixtureFirst()` (the released code) or `JensenShannon()`.
     """
 
     name = "lfm"
     source = "Yang et al., NeurIPS 2024"
     replaces_joint = True
-    needs = LearnedWeight.needs
     capabilities = Capabilities()
 
     def __init__(
         self, weighting: AlignmentWeight | None = None, divergence: Divergence | None = None
     ) -> None:
         super().__init__()
-        self.weighting = weighting or LearnedWeight()
+        self._given = weighting or FittedWeight()
+        self.weighting = self._given
         self.divergence = divergence or MixtureFirst()
         self.needs = self.weighting.needs  # type: ignore[misc] # a polynomial needs no data
         self.readouts = Readouts()
 
     alignment: Tensor
+
+    def plan(self, epochs: int | None) -> None:
+        super().plan(epochs)
+        self.weighting = self._given.over(epochs)
 
     def build(self, shapes: Shapes) -> None:
         self.readouts.build(shapes, mix(self.seed, 1))
@@ -109,13 +114,13 @@ class LFM(Method):
         labelled = everyone if labelled is None else labelled
         alignments, pairs = [], []
         for first, second in itertools.combinations(self.names, 2):
-            both = has[first] & has[second] & labelled
+            both = has[first] & has[second]
             apart = self.divergence(logits[first], logits[second])
-            alignments.append(mean_counted(apart, both))
-            pairs.append(both.any())
-        # Over the pairs that any sample has: an absent modality is as if it did not exist.
-        alignment = torch.stack(alignments).sum() / torch.stack(pairs).sum().clamp(min=1)
-        return step.loss(mean, weight=someone), alignment
+            alignments.append(torch.where(both, apart, 0))
+            pairs.append(both)
+        # Over the pairs that a sample has: an absent modality is as if it did not exist.
+        apart = torch.stack(alignments).sum(dim=0) / torch.stack(pairs).sum(dim=0).clamp(min=1)
+        return step.loss(mean, present=someone), mean_counted(apart, labelled)
 
     def _slope(self, run: Run) -> Tensor:
         """Return what the weight follows, from the first batch of held-out data."""

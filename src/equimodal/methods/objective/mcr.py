@@ -17,6 +17,7 @@ from equimodal.functional.means import mean_counted
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.dgl import run_head
+from equimodal.methods.head_logits import head_logits
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.methods.objective.reconstruction import Reconstruction
@@ -62,7 +63,7 @@ class MCR(Method):
 
     name = "mcr"
     source = "Kontras et al., NeurIPS 2025"
-    capabilities = Capabilities(accumulation="per micro-batch")
+    capabilities = Capabilities(accumulation="per micro-batch", order="drawn")
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class MCR(Method):
         for network in self.reconstructions:
             vectors = torch.cat([_vectors(step, name) for name in self.names], dim=1)
             complete = None if usable is None else usable.all(dim=0)
-            losses = network(at_least_single(step.logits.detach()), vectors)
+            losses = network(at_least_single(head_logits(step).detach()), vectors)
             terms["reconstruction"] = self.reconstruction * mean_counted(losses, complete)
         return terms
 

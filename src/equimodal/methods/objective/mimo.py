@@ -54,14 +54,18 @@ class MIMO(Method):
     def objective(self, step: Step) -> dict[str, Tensor]:
         logits = self.readouts(step.features)
         losses = torch.stack([step.loss(logits[name], modality=name) for name in self.names])
-        overall = self._over_ranks(step, losses)
+        overall, factors = self._over_ranks(step, losses)
         shares = torch.softmax(overall / self.smoothing, dim=0).nan_to_num()  # nobody has any
         # The gradient through detached weights is that of the smooth maximum; its value is added.
-        own = (shares * losses).sum()
+        own = (shares * factors * losses).sum()
         return {"worst": self.weight * (own + (self._value(overall) - own).detach())}
 
-    def _over_ranks(self, step: Step, losses: Tensor) -> Tensor:
-        """Return the mean losses over all ranks; minus infinity for a modality nobody has."""
+    def _over_ranks(self, step: Step, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean losses over all ranks, and what each is of that over all samples.
+
+        The means are over the samples that have the modality, so that one that is often missing is
+        not taken for a good one; minus infinity for a modality nobody has.
+        """
         counts = torch.stack(
             [
                 losses.new_tensor(float(step.size))
@@ -70,13 +74,15 @@ class MIMO(Method):
                 for name in self.names
             ]
         )
-        sums, numbers = step.summed(torch.stack([losses * counts, counts]))
+        sizes = torch.full_like(counts, step.size)
+        sums, numbers, everyone = step.summed(torch.stack([losses * sizes, counts, sizes]))
         means: Tensor = sums / numbers
-        return means.masked_fill(numbers == 0, -math.inf)
+        factors = everyone / numbers.clamp(min=1)
+        return means.masked_fill(numbers == 0, -math.inf), factors
 
     def _value(self, losses: Tensor) -> Tensor:
         # Modalities that nobody has count neither in the sum nor in M.
         there = losses > -math.inf
-        gap = math.log(len(self.names)) - there.sum().clamp(min=1).log()
+        gap = math.log(len(self.names)) - there.sum().clamp(min=1).to(losses).log()
         value = smooth_maximum(losses, self.smoothing) + self.smoothing * gap
         return torch.where(there.any(), value, 0)

@@ -88,6 +88,8 @@ class MMCosine(Method):
     No modality can win the logits by the length of its features or of its class vectors: each
     contributes between -s and s to the logit of a class. There is no bias.
 
+    The cosine logits of single modalities are what other methods, such as OGM, take scores of.
+
     Inference is by the same rule: use `Balancer.predict` or `Balancer.export`, not the model.
 
     Args:
@@ -103,6 +105,7 @@ class MMCosine(Method):
     source = "Xu et al., ICASSP 2023"
     replaces_joint = True
     capabilities = Capabilities()
+    scored = True
 
     def __init__(self, scale: float = 10.0, vectors: ClassVectors | None = None) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from equimodal.errors import SetupError
 from equimodal.functional import tcmax
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Capabilities, Method
+from equimodal.methods.head_logits import head_logits
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.noise import mix
@@ -55,13 +56,15 @@ class TCMax(Method):
                 f"combinations, found {negatives!r}"
             )
         self.negatives = negatives
+        if negatives is not None:
+            self.capabilities = replace(self.capabilities, order="drawn")  # type: ignore[misc]
         self._draws = 0
         # Decided at the first step; in a tuple, so that it is no submodule of this one.
         self._additive: tuple[tuple[Split, float], ...] | None = None
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         labels, labelled = class_labels(step, "TCMax")
-        logits = at_least_single(step.logits)
+        logits = at_least_single(head_logits(step))
         positives = logits.gather(1, labels[:, None]).squeeze(1)
         log_mean = self._log_mean(step)
         rows = counted(step, labelled)
@@ -130,7 +133,7 @@ def _additive(step: Step) -> tuple[tuple[Split, float], ...]:
     if not split.finds(step):
         return ()
     total = torch.stack([at_least_single(u) for u in split.logits(step).values()]).sum(dim=0)
-    logits = at_least_single(step.logits)
+    logits = at_least_single(head_logits(step))
     tolerance = 1e-4 if step.logits.dtype in (torch.float32, torch.float64) else 3e-2
     for factor in (1.0, 1 / len(step.names)):
         if torch.allclose(factor * total, logits, rtol=tolerance, atol=tolerance):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from equimodal.errors import SetupError
@@ -47,5 +48,7 @@ class UMT(TaughtMethod):
         for name, answer in self.answers(step).items():
             present = step.present[name].to(step.logits.device) if name in step.present else None
             student = feature_vectors(step.features[name]).to(answer.feature.dtype)
-            terms[name] = self.weight * feature_distance(student, answer.feature, present)
+            everyone = None if present is None else torch.ones_like(present)
+            distance = feature_distance(student, answer.feature, present, everyone)
+            terms[name] = self.weight * distance
         return terms

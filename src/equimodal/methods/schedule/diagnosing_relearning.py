@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from equimodal.method import Method
 from equimodal.methods.labels import class_labels
 from equimodal.modalities import OwnedParameter
 from equimodal.noise import mix
+from equimodal.planning import share
 from equimodal.readout import feature_vectors
 
 
@@ -34,11 +35,13 @@ class DiagnosingRelearning(Method):
     not generalise, and it goes back by as much. Every encoder is judged, the leading one too.
 
     The initial weights are those before the first step that the balancer sees. BatchNorm's running
-    statistics are left as they are.
+    statistics are left as they are. After the last epoch of training nobody would learn again, so
+    that nothing goes back then: the method asks for the length of training.
 
     Args:
         strength: lambda, at least 0.
-        every: how many epochs lie between two diagnoses, 1 or more.
+        every: how many epochs lie between two diagnoses, 1 or more; by default 20 in 90 of the
+            training, as in the released code.
         times: how many diagnoses in all, 1 or more.
         restarts: starts of k-means, drawn by k-means++; the best one counts.
         reset_momentum: whether what the optimizer remembers of an encoder is forgotten with it; the
@@ -53,13 +56,14 @@ class DiagnosingRelearning(Method):
 
     name = "diagnosing-relearning"
     source = "Wei et al., ECCV 2024"
-    needs = frozenset({"training data", "held-out data"})
+    needs = frozenset({"training data", "held-out data", "length of training"})
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"every": share(20, of=90)}
 
     def __init__(
         self,
         strength: float = 3.0,
         *,
-        every: int = 20,
+        every: int | None = None,
         times: int = 3,
         restarts: int = 10,
         reset_momentum: bool = False,
@@ -69,7 +73,11 @@ class DiagnosingRelearning(Method):
             raise SetupError(
                 f"DiagnosingRelearning(strength): expected a number of 0 or more, found {strength}"
             )
-        for what, count in (("every", every), ("times", times), ("restarts", restarts)):
+        for what, count in (
+            ("every", 1 if every is None else every),
+            ("times", times),
+            ("restarts", restarts),
+        ):
             if count < 1:
                 raise SetupError(f"DiagnosingRelearning({what}): expected 1 or more, found {count}")
         self.strength = strength
@@ -95,8 +103,9 @@ class DiagnosingRelearning(Method):
                 self._initial[owned.name] = owned.parameter.detach().clone()
 
     def end_epoch(self, run: Run) -> None:
+        assert self.every is not None
         diagnosis, rest = divmod(run.epoch + 1, self.every)
-        if rest or diagnosis > self.times:
+        if rest or diagnosis > self.times or self.ends(run.epoch):
             return
         assert run.train_loader is not None
         assert run.val_loader is not None

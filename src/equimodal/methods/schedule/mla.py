@@ -50,7 +50,7 @@ class MLA(Method):
     name = "mla"
     source = "Zhang et al., CVPR 2024"
     replaces_joint = True
-    capabilities = Capabilities(accumulation="per micro-batch")
+    capabilities = Capabilities(accumulation="per micro-batch", order="matters")
 
     def __init__(
         self, *, projection: Projection | None = None, fusion: Fusion | None = None

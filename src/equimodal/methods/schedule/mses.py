@@ -35,7 +35,8 @@ class MSES(Method):
         smoothing: weight of the previous epoch's held-out loss in what is compared, at least 0 and
             below 1; 0 takes each epoch as it is.
         restore: whether a modality that stops goes back to its best epoch: encoder (BatchNorm's
-            running statistics included) and classifier. Keeps a copy of every encoder.
+            running statistics included) and classifier. Keeps a copy of every encoder. Not after
+            the last epoch, when nobody trains the others on: it asks for the length of training.
 
     Attributes:
         stopped: the modalities that have stopped, in the model's order.
@@ -69,6 +70,8 @@ class MSES(Method):
         self.unimodal = unimodal
         self.smoothing = smoothing
         self.restore = restore
+        if restore:
+            self.needs = self.needs | {"length of training"}  # type: ignore[misc]
         self.readouts = Readouts()
         self.register_buffer("best", torch.empty(0))
         self.register_buffer("waited", torch.empty(0))
@@ -121,7 +124,7 @@ class MSES(Method):
                 self._stopped |= {name}
             if self.restore and improved:
                 self._kept[name] = [t.detach().clone() for t in self._tensors(run, name)]
-            elif stops and name in self._kept:
+            elif stops and name in self._kept and not self.ends(run.epoch):
                 self._put_back(run, name)
 
     def get_extra_state(self) -> dict[str, Any]:

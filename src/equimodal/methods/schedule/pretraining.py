@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.method import REST, Method
 from equimodal.noise import mix
+from equimodal.planning import share
 from equimodal.readout import Readouts
 from equimodal.step import Shapes, Step
 
@@ -24,7 +28,7 @@ class Pretraining(Method):
     between two runs.
 
     Args:
-        epochs: how many epochs of unimodal training, 1 or more.
+        epochs: how many epochs of unimodal training, 1 or more; by default a quarter of all.
 
     Raises:
         SetupError: epochs is out of its range.
@@ -33,14 +37,20 @@ class Pretraining(Method):
     name = "pretraining"
     source = "Wei and Hu, ICML 2024"
     replaces_joint = True
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"epochs": share(1, of=4)}
 
-    def __init__(self, epochs: int = 10) -> None:
+    def __init__(self, epochs: int | None = None) -> None:
         super().__init__()
-        if epochs < 1:
+        if epochs is not None and epochs < 1:
             raise SetupError(f"Pretraining(epochs): expected 1 or more, found {epochs}")
         self.epochs = epochs
-        self.window = (0, epochs - 1)
+        self.window = (0, max(0, (epochs or 1) - 1))
         self.readouts = Readouts()
+
+    def plan(self, epochs: int | None) -> None:
+        super().plan(epochs)
+        assert self.epochs is not None
+        self.window = (0, self.epochs - 1)
 
     def build(self, shapes: Shapes) -> None:
         self.readouts.build(shapes, mix(self.seed, 1))
@@ -54,6 +64,6 @@ class Pretraining(Method):
         return frozenset({REST})
 
     def end_epoch(self, run: Run) -> None:
-        if run.epoch == self.epochs - 1:
+        if self.window is not None and run.epoch == self.window[1]:
             for name in run.names:
                 run.reset_optimizer(name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.functional.means import mean_counted
 from equimodal.functional.reconboost import agreement, boosting_loss
-from equimodal.method import REST, Method
+from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.noise import mix
 from equimodal.readout import Readouts
@@ -53,6 +55,17 @@ class DetachedConsolidation(Consolidation):
         return super().__call__(logits.detach(), previous)
 
 
+def phase(epochs: int) -> int:
+    """Return the length of a phase, 4 in the released code, so that there are 20 stages of two.
+
+    The released code has up to 1,001 stages, which no share of a shorter run can give.
+
+    >>> phase(160), phase(40), phase(10)
+    (4, 1, 1)
+    """
+    return max(1, min(4, epochs // 40))
+
+
 class ReconBoost(Method):
     r"""Boosting with modalities as learners (Hua et al., ICML 2024).
 
@@ -72,8 +85,9 @@ class ReconBoost(Method):
     trained nor used. Prediction is :math:`\beta \sum_j u_j`.
 
     Args:
-        boosting_epochs: length of the first phase, 1 or more.
-        rectifying_epochs: length of the second phase, 0 or more.
+        boosting_epochs: length of the first phase, 1 or more; by default 4, as in the released
+            code, or less, so that a run has 20 stages where it is long enough.
+        rectifying_epochs: length of the second phase, 0 or more; by default as the first.
         own: w_1, weight of the learner's cross-entropy.
         residual: w_2, how much less a sample counts that the others are sure of; below `own`.
         rate: initial value of the learned boosting rate beta, above 0.
@@ -87,12 +101,17 @@ class ReconBoost(Method):
     name = "reconboost"
     source = "Hua et al., ICML 2024"
     replaces_joint = True
+    capabilities = Capabilities(order="matters")
+    by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {
+        "boosting_epochs": phase,
+        "rectifying_epochs": phase,
+    }
 
     def __init__(
         self,
         *,
-        boosting_epochs: int = 4,
-        rectifying_epochs: int = 4,
+        boosting_epochs: int | None = None,
+        rectifying_epochs: int | None = None,
         own: float = 5.0,
         residual: float = 1.0,
         rate: float = 1.0,
@@ -103,7 +122,7 @@ class ReconBoost(Method):
             ("boosting_epochs", boosting_epochs, 1),
             ("rectifying_epochs", rectifying_epochs, 0),
         ):
-            if epochs < least:
+            if epochs is not None and epochs < least:
                 raise SetupError(f"ReconBoost({what}): expected {least} or more, found {epochs}")
         if not 0 <= residual < own < math.inf:
             raise SetupError(
@@ -124,13 +143,20 @@ class ReconBoost(Method):
     @property
     def stage(self) -> int:
         """Number of the stage, from 0."""
-        return self._epochs // (self.boosting_epochs + self.rectifying_epochs)
+        return self._epochs // self._length
 
     @property
     def boosting(self) -> bool:
         """Whether a single modality is trained now."""
-        length = self.boosting_epochs + self.rectifying_epochs
-        return self._epochs % length < self.boosting_epochs
+        assert self.boosting_epochs is not None
+        return self._epochs % self._length < self.boosting_epochs
+
+    @property
+    def _length(self) -> int:
+        """Epochs of a stage."""
+        assert self.boosting_epochs is not None
+        assert self.rectifying_epochs is not None
+        return self.boosting_epochs + self.rectifying_epochs
 
     @property
     def turn(self) -> str:
@@ -192,7 +218,8 @@ class ReconBoost(Method):
         """Return the mean loss of this stage's learner over the samples that have its modality."""
         target, labelled = class_labels(step, "ReconBoost")
         own = logits[self.turn]
-        counted = torch.ones_like(target, dtype=torch.bool) if labelled is None else labelled
+        among = torch.ones_like(target, dtype=torch.bool) if labelled is None else labelled
+        counted = among
         if self.turn in step.present:
             counted = counted & step.present[self.turn].to(counted.device)
         others = tuple(name for name in self.learners if name != self.turn)
@@ -204,4 +231,4 @@ class ReconBoost(Method):
             if previous in step.present:
                 drawn = torch.where(step.present[previous].to(drawn.device), drawn, 0)
             losses = losses + drawn
-        return mean_counted(losses, counted)
+        return mean_counted(losses, counted, among)
