@@ -73,6 +73,7 @@ def moved(
         optimizer,
         train_loader=loader,
         val_loader=loader,
+        epochs=3,
         features={"audio": slice(0, 16), "visual": slice(16, 32)},
     )
     for _ in range(3):

@@ -49,6 +49,7 @@ class Training:
             scores=eq.Probe() if "probe" in name else "auto",
             train_loader=DataLoader(TensorDataset(*data), 12),
             val_loader=DataLoader(TensorDataset(*held_out), 12),
+            epochs=2,
             **settings,
         )
         self.loader = DataLoader(TensorDataset(*data), 12)
