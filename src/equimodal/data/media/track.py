@@ -8,8 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from equimodal.data.media.file import growth, present
+from equimodal.data.media import length
+from equimodal.data.media.file import present
+from equimodal.data.media.losses import Losses
 from equimodal.data.media.refusal import Undecodable
+from equimodal.data.media.span import spare
 
 SEEK_FROM = 2.0  # what starts before is decoded from the beginning
 LEAD = 1.0  # seconds to decode before what is wanted: codecs need frames that went before
@@ -17,14 +20,18 @@ SETTLED = 0.5  # seconds after a seek from which sound is as without it
 # Where a seek lands on the right frame and tells its time. In MP3, ADTS and other raw streams it
 # is guessed from the bit rate; in MPEG program streams the first packets are cut or wrongly timed.
 SEEKABLE = {"avi", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "wav"}
+NEARLY = 0.1  # seconds by which an end may differ from a stated one
+# After damage these go on where they find their way again: what was skipped shows in the places of
+# packets, for which those of all streams are looked at.
+SKIPPING = {"matroska,webm", "flv", "asf", "mpeg", "mpegts", "ogg"}
 KINDS = {"audio": "sound", "video": "video"}
 
 
 class Track:
-    """The first stream of sound or of pictures in a file; covers of albums are no pictures.
+    """The sound or the pictures of a file: its default stream, as FFmpeg chooses it.
 
-    Times count from the moment at which the first of the file's streams begins, so that sound and
-    pictures of one file stay together.
+    Covers of albums are no pictures. Times count from the moment at which the first of the file's
+    streams begins, so that sound and pictures of one file stay together.
 
     Args:
         path: of the file.
@@ -32,7 +39,10 @@ class Track:
 
     Attributes:
         stream: of PyAV.
-        stated: when it ends by the file's own account, in seconds; None if the file does not say.
+        others: how many more streams of the kind there are.
+        stated: when it ends, in seconds, if the file counts that for this stream; else None.
+        losses: what damage took, as far as was read.
+        due: when the stream should end, in seconds, once it was measured.
 
     Raises:
         Undecodable: the file is missing, empty, no media file, or has no such stream; at the end
@@ -44,8 +54,14 @@ class Track:
         self._kind = kind
         self._container: Any = None
         self.stream: Any = None
+        self.others = 0
         self._origin = Fraction(0)
         self.stated: float | None = None
+        self._whole: Fraction | None = None
+        self._reached = Fraction(0)  # by any stream
+        self._decoded_to = Fraction(0)  # in the order of the file, by the stream
+        self.losses = Losses()
+        self.due = 0.0
 
     def __enter__(self) -> Track:
         try:
@@ -71,6 +87,11 @@ class Track:
         return self.seconds(stamp) - self._origin
 
     @property
+    def what(self) -> str:
+        """What it is a stream of, in a word."""
+        return KINDS[self._kind]
+
+    @property
     def step(self) -> Fraction:
         """The seconds from one picture to the next, on average."""
         return 1 / Fraction(self.stream.average_rate or self.stream.guessed_rate or 25)
@@ -93,17 +114,53 @@ class Track:
     def measured(self) -> float:
         """Return when the last picture ends, in seconds, from time stamps alone.
 
-        The end that is stated is an estimate in containers that are written as they come.
+        Where pictures come in another order than they are shown, MP4 knows how long one lasts in
+        the order of the file alone: the end that it counted is the better one, if all are there.
         """
         self._open()
-        end = Fraction(0)
+        last, lasts = Fraction(-1), Fraction(0)
         for packet in self._packets():
-            if packet.size:
-                stamp = packet.dts if packet.pts is None else packet.pts
-                begin = end if stamp is None else self.time(stamp)
-                end = max(end, begin + (self.seconds(packet.duration or 0) or self.step))
+            stamp = packet.dts if packet.pts is None else packet.pts
+            begin = last + lasts if stamp is None else self.time(stamp)
+            if begin >= last:
+                last, lasts = begin, self.seconds(packet.duration or 0) or self.step
+        end = max(0.0, float(last + lasts))
+        if self.stated is not None and self.stated > last and self.complete:
+            end = self.stated
+        self.due = self.end(end)
         self._open()
-        return float(end)
+        return end
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is there that the file has counted for the stream."""
+        return self.stated is not None and self._decoded_to >= self.stated - NEARLY
+
+    def end(self, found: float) -> float:
+        """Return when the stream should end; to be asked when all of the file was read.
+
+        That is where what was found ends, or later by a count that the file holds for the stream.
+        A file that counts for its longest stream alone is cut if all of its streams end early;
+        then the stream is too, unless a tag says that it was so short.
+
+        Args:
+            found: where what was found ends, in seconds.
+        """
+        if self.stated is not None:
+            return max(found, self.stated)
+        whole = self._whole
+        if whole is None or whole - self._reached <= spare(float(whole - self._origin)):
+            return found
+        own = length.tagged(self.stream) or whole
+        return max(found, float(own - self._origin))
+
+    def believes(self, time: float) -> bool:
+        """Return whether a time stamp lies within what the file states, where it states anything.
+
+        A damaged one may be years away; a lecture may show one picture for an hour.
+        """
+        whole = self._container.duration
+        return bool(whole) and time <= float(whole) / 1e6 + 1.0
 
     def refuse_none(self, end: float) -> None:
         """Refuse a stream that holds nothing, and does not say that it should.
@@ -136,7 +193,9 @@ class Track:
         own = [stream for stream in streams if stream.type == self._kind]
         if not own:
             raise Undecodable(f"no {KINDS[self._kind]}")
-        self.stream = own[0]
+        best = self._container.streams.best(self._kind)
+        self.stream = best if best in own else own[0]
+        self.others = len(own) - 1
         if self.stream.codec_context is None:
             raise Undecodable(f"unreadable: no decoder for its {KINDS[self._kind]}")
         self.stream.codec_context.thread_count = 1  # threads conceal damage in different ways
@@ -147,29 +206,37 @@ class Track:
         ]
         # What comes before 0 is there for the codec alone.
         self._origin = max(Fraction(0), min(begins, default=Fraction(0)))
-        self.stated = self._end()
-
-    def _end(self) -> float | None:
-        """Return the end that the stream states, or else the container."""
-        stream = self.stream
-        whole = self._container.duration
-        if stream.duration is not None:
-            end = float(self.time((stream.start_time or 0) + stream.duration))
-        elif whole is not None:
-            end = float(whole) / 1e6
-            if self._container.format.name == "matroska,webm":  # when it ends, not how long it is
-                end -= float(self._origin)
-        else:
-            return None
-        if self._container.format.name in ("avi", "wav"):
-            return end * growth(self._path)
-        return end
+        lasts = length.of_stream(self._container, self.stream, self._path)
+        self.stated = None
+        if lasts is not None:
+            self.stated = float(self.time(self.stream.start_time or 0) + lasts)
+        self._whole = length.of_file(self._container)
+        self._streams = (
+            streams if self._container.format.name in SKIPPING | length.OF_FILES else [self.stream]
+        )
 
     def _packets(self) -> Iterator[Any]:
+        """Yield the packets of the stream that hold something."""
         import av
 
+        self.losses = Losses()
+        self._decoded_to = Fraction(0)
         try:
-            yield from self._container.demux(self.stream)
+            for packet in self._container.demux(self._streams):
+                if not packet.size:
+                    continue
+                if self._container.format.name in SKIPPING:
+                    self.losses.passed(packet)
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if stamp is not None:
+                    end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
+                    self._reached = max(self._reached, end)
+                if packet.stream.index == self.stream.index:
+                    if stamp is not None:
+                        told = packet.dts if packet.dts is not None else stamp
+                        until = self.time(told + (packet.duration or 0))
+                        self._decoded_to = max(self._decoded_to, until)
+                    yield packet
         # PyAV raises IndexError at the end of a file in which a stream has turned up late.
         except (av.error.FFmpegError, IndexError):
             return
@@ -177,16 +244,25 @@ class Track:
     def _decoded(self) -> Iterator[Any]:
         import av
 
+        pictures = self._kind == "video"
         for packet in self._packets():
+            since = None if packet.pts is None else float(self.time(packet.pts))
+            if since is not None:
+                self.losses.expect(since)
             try:
                 decoded = packet.decode()
             except av.error.FFmpegError:
+                self.losses.refused(since, 0.0 if pictures else self.lasts(packet))
                 continue
             yield from decoded
-        try:  # what the decoder still holds if the packets ended in an error
+        try:  # what the decoder still holds
             yield from self.stream.codec_context.decode(None)
         except av.error.FFmpegError:
             return
+
+    def lasts(self, what: Any) -> float:
+        """Return how many seconds a packet or frame lasts by its own account, 0 if it has none."""
+        return float(self.seconds(what.duration or 0))
 
     def _sought(self, start: float, frames: Iterator[Any]) -> Any:
         """Go to before `start`; return the first frame to be trusted, or None if there is none."""
