@@ -16,6 +16,9 @@ OF_STREAMS = {"mov,mp4,m4a,3gp,3g2,mj2", "avi", "wav", "w64", "aiff", "caf", "fl
 OF_FILES = {"matroska,webm", "flv", "asf"}
 # What all others "state" is guessed: from the bit rate at the beginning, or from the last time
 # stamp that is there.
+SEGMENT = b"\x18\x53\x80\x67"
+HEAD = 8192  # bytes in which a file says how large it is
+AGREE = Fraction(1, 10)  # seconds by which two statements of one length may differ
 COUNTED = (b"Xing", b"Info", b"VBRI")  # in the first frame of an MP3 file that says its length
 
 
@@ -43,12 +46,61 @@ def of_file(container: Any) -> Fraction | None:
     return Fraction(container.duration, 1_000_000)
 
 
-def tagged(stream: Any) -> Fraction | None:
-    """Return when a stream of Matroska ends by its tag DURATION, which most programs write."""
-    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+def intact(container: Any, path: Path) -> bool:
+    """Return whether a file is at least as large as it says that it is; False if it says nothing.
+
+    What FLV and Matroska state of their length is written by another rule in each program, and
+    may be seconds beyond the last packet of a file from which nothing is missing.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if container.format.name == "flv":
+        at = head.find(b"\x00\x08filesize\x00")
+        if at < 0 or at + 19 > len(head):
+            return False
+        (stated,) = struct.unpack_from(">d", head, at + 11)
+        return bool(0 < stated <= size)
+    if container.format.name == "matroska,webm":
+        end = _segment_end(head)
+        return end is not None and end <= size
+    return False
+
+
+def tagged(stream: Any, container: Any) -> Fraction | None:
+    """Return when a stream of Matroska ends by its tag DURATION, which most programs write.
+
+    None where there is no such tag, or where the tags are of another file: the latest of them is
+    the length of the whole.
+    """
+    ends = {each.index: _seconds(each.metadata.get("DURATION", "")) for each in container.streams}
+    latest = max((end for end in ends.values() if end is not None), default=None)
+    whole = of_file(container)
+    if latest is None or whole is None or abs(latest - whole) > AGREE:
+        return None
+    return ends[stream.index]
+
+
+def _seconds(text: str) -> Fraction | None:
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
     if match is None:
         return None
     return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])
+
+
+def _segment_end(head: bytes) -> int | None:
+    """Return where the segment of a Matroska file ends, None where it is unknown, as in streams."""
+    at = head.find(SEGMENT)
+    if at < 0 or at + 12 > len(head):
+        return None
+    first = head[at + 4]
+    width = 9 - first.bit_length()
+    if not 1 <= width <= 8:
+        return None
+    value = int.from_bytes(head[at + 4 : at + 4 + width], "big") & (1 << 7 * width) - 1
+    if value == (1 << 7 * width) - 1:
+        return None
+    return at + 4 + width + value
 
 
 def _counted_mp3(path: Path) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 STILL = 1.0  # seconds that a picture covers, and sound may be late, where bytes were skipped
 SKIPPED = 4096  # bytes between two packets that are more than a container's own
-SHARE = 1.05  # of a packet's size, that a container may add to it
 SAME = 1e-6  # seconds by which equal times may differ
 
 
@@ -23,6 +22,7 @@ class Losses:
         self._latest = 0.0
         self._skipped = False
         self._refused = False
+        self._largest = 0
         self._end: int | None = None  # of the last packet in the file, in bytes
         self._holes: list[tuple[float, float]] = []
         self._waiting: list[float] = []  # packets of which nothing has come yet
@@ -33,7 +33,13 @@ class Losses:
             return
         if self._end is not None and packet.pos > self._end:
             self._skipped = True
-        self._end = int(packet.pos + packet.size * SHARE + SKIPPED)
+        self._largest = max(self._largest, packet.size)
+        # One of a program stream is known to be over when the next of its stream begins.
+        self._end = packet.pos + packet.size + SKIPPED + 2 * self._largest
+
+    def corrupt(self) -> None:
+        """Note that the demuxer has found out by itself that something is missing."""
+        self._skipped = True
 
     def expect(self, since: float) -> None:
         """Note when a packet of the stream begins."""

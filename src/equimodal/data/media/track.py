@@ -23,7 +23,7 @@ SEEKABLE = {"avi", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "m
 NEARLY = 0.1  # seconds by which an end may differ from a stated one
 # After damage these go on where they find their way again: what was skipped shows in the places of
 # packets, for which those of all streams are looked at.
-SKIPPING = {"matroska,webm", "flv", "asf", "mpeg", "mpegts", "ogg"}
+SKIPPING = {"matroska,webm", "flv", "asf", "mpeg", "ogg"}
 KINDS = {"audio": "sound", "video": "video"}
 
 
@@ -58,6 +58,7 @@ class Track:
         self._origin = Fraction(0)
         self.stated: float | None = None
         self._whole: Fraction | None = None
+        self._intact = False
         self._reached = Fraction(0)  # by any stream
         self._decoded_to = Fraction(0)  # in the order of the file, by the stream
         self.losses = Losses()
@@ -125,8 +126,8 @@ class Track:
             if begin >= last:
                 last, lasts = begin, self.seconds(packet.duration or 0) or self.step
         end = max(0.0, float(last + lasts))
-        if self.stated is not None and self.stated > last and self.complete:
-            end = self.stated
+        if self.stated is not None and self.stated > last:
+            end = self.stated if self.complete else min(end, self.stated)
         self.due = self.end(end)
         self._open()
         return end
@@ -140,8 +141,9 @@ class Track:
         """Return when the stream should end; to be asked when all of the file was read.
 
         That is where what was found ends, or later by a count that the file holds for the stream.
-        A file that counts for its longest stream alone is cut if all of its streams end early;
-        then the stream is too, unless a tag says that it was so short.
+        Of a file that counts for its longest stream alone a tag says when this one ends; without
+        such tags the stream is cut if all streams of the file end early. None of that counts for
+        a file that is as large as it says it is: nothing is missing there.
 
         Args:
             found: where what was found ends, in seconds.
@@ -149,10 +151,12 @@ class Track:
         if self.stated is not None:
             return max(found, self.stated)
         whole = self._whole
-        if whole is None or whole - self._reached <= spare(float(whole - self._origin)):
+        if whole is None or self._intact:
             return found
-        own = length.tagged(self.stream) or whole
-        return max(found, float(own - self._origin))
+        own = length.tagged(self.stream, self._container)
+        if own is None and whole - self._reached <= spare(float(whole - self._origin)):
+            return found
+        return max(found, float((own or whole) - self._origin))
 
     def believes(self, time: float) -> bool:
         """Return whether a time stamp lies within what the file states, where it states anything.
@@ -211,6 +215,7 @@ class Track:
         if lasts is not None:
             self.stated = float(self.time(self.stream.start_time or 0) + lasts)
         self._whole = length.of_file(self._container)
+        self._intact = length.intact(self._container, self._path)
         self._streams = (
             streams if self._container.format.name in SKIPPING | length.OF_FILES else [self.stream]
         )
@@ -227,6 +232,8 @@ class Track:
                     continue
                 if self._container.format.name in SKIPPING:
                     self.losses.passed(packet)
+                if packet.is_corrupt and packet.stream.index == self.stream.index:
+                    self.losses.corrupt()
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is not None:
                     end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
