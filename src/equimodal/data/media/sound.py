@@ -88,7 +88,8 @@ def number(track: Track, frame: Any) -> int | None:
 
     FLV and Matroska round times to milliseconds; those of MPEG drift a little within a packet.
     Where the frame could be one of equally long frames without a gap since the first, it is taken
-    for that one: exact, also after a seek.
+    for that one: exact, also after a seek. Of one that was cut short, at the beginning or after a
+    seek, that is known by its end.
     """
     if frame.pts is None:
         return None
@@ -97,7 +98,11 @@ def number(track: Track, frame: Any) -> int | None:
     tick = track.seconds(1)
     if tick * own == 1:
         return round(told)
-    first = track.time(track.stream.start_time or 0) * own
-    likely = first + round((told - first) / frame.samples) * frame.samples
+    context = track.stream.codec_context
+    first = track.time(track.stream.start_time or 0) * own - (context.delay or 0)
+    whole = max(frame.samples, context.frame_size or 0)
+    cuts = (0,) if frame.samples == whole else (0, frame.samples)
+    grid = [first + round((told + cut - first) / whole) * whole - cut for cut in cuts]
+    likely = min(grid, key=lambda place: abs(place - told))
     near = abs(likely - told) <= own * (tick + DRIFT)
     return round(likely if near else told)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from equimodal.data.media import length
 from equimodal.data.media.file import present
 from equimodal.data.media.losses import Losses
+from equimodal.data.media.priming import priming
 from equimodal.data.media.refusal import Undecodable
 from equimodal.data.media.span import spare
 
@@ -20,6 +21,7 @@ SETTLED = 0.5  # seconds after a seek from which sound is as without it
 # Where a seek lands on the right frame and tells its time. In MP3, ADTS and other raw streams it
 # is guessed from the bit rate; in MPEG program streams the first packets are cut or wrongly timed.
 SEEKABLE = {"avi", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "wav"}
+RAW = {"aac", "ac3", "eac3", "mp3"}  # a stream without a container
 NEARLY = 0.1  # seconds by which an end may differ from a stated one
 # After damage these go on where they find their way again: what was skipped shows in the places of
 # packets, for which those of all streams are looked at.
@@ -203,13 +205,16 @@ class Track:
         if self.stream.codec_context is None:
             raise Undecodable(f"unreadable: no decoder for its {KINDS[self._kind]}")
         self.stream.codec_context.thread_count = 1  # threads conceal damage in different ways
+        raw = self._container.format.name in RAW
         begins = [
-            stream.start_time * Fraction(stream.time_base)
+            (stream.start_time or 0) * Fraction(stream.time_base) + priming(self._container, stream)
             for stream in streams
-            if stream.start_time is not None and stream.time_base is not None
+            if (raw or stream.start_time is not None) and stream.time_base is not None
         ]
         # What comes before 0 is there for the codec alone.
         self._origin = max(Fraction(0), min(begins, default=Fraction(0)))
+        if self._container.format.name == "avi":  # each stream begins at 0, whatever was before
+            self._origin = priming(self._container, self.stream)
         lasts = length.of_stream(self._container, self.stream, self._path)
         self.stated = None
         if lasts is not None:
@@ -276,13 +281,17 @@ class Track:
         import av
 
         pictures = self._kind == "video"
+        # After a seek too, FFmpeg takes from the first frame what was to come before the first
+        # sample: what is left of it is timed by guess.
+        cut = not pictures and self._container.format.name == "matroska,webm"
         target = (Fraction(start - LEAD) + self._origin) / Fraction(self.stream.time_base)
         try:
             self._container.seek(int(target), stream=self.stream)
         except av.error.FFmpegError:
             return None
         for frame in frames:
-            if pictures and not frame.key_frame:
+            if (pictures and not frame.key_frame) or cut:
+                cut = False
                 continue
             latest = start if pictures else start - SETTLED
             if frame.pts is None or self.time(frame.pts) > latest:

@@ -179,7 +179,7 @@ def test_raw_streams_are_as_long_as_what_they_hold(tmp_path: Path, kind: str, or
         file.mux(track.encode(None))
     assert abs(heard(path) - 6) < 0.07
     assert abs(heard(path, 0.0, 6.0) - 6) < 0.07
-    assert reason(path, 0.0, 9.0, video=False).startswith("truncated: 6.0")
+    assert reason(path, 0.0, 9.0, video=False).startswith(("truncated: 6.0", "truncated: 5.99"))
     truncate(path, 0.5)
     if kind in ("mp3 with a count", "flac"):
         assert reason(path, video=False).startswith("truncated: ")
