@@ -50,7 +50,7 @@ What has another outcome:
   carry state). Other files are decoded from the beginning.
 - The same file gives the same bytes on each run: decoders run in one thread.
 
-What is odd about a clip that can be had is added to ``remarks``: see `equimodal.data.media.remarks`.
+What is odd about a clip that can be had is added to ``remarks``: `equimodal.data.media.remarks`.
 """
 
 from equimodal.data.media.frames import frames

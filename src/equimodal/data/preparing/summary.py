@@ -58,4 +58,6 @@ class Summary:
         if self.remarks:
             path = self.folder / REMARKS
             lines.append(f"odd, but kept: {left_out.spelt(self.remarks)}; see {path}")
+        lines += [f"published list: {each}" for each in self.dataset.get("published", ())]
+        lines += [f"shared: {each}" for each in self.dataset.get("shared", ())]
         return "\n".join(lines)

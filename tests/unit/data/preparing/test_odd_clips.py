@@ -105,3 +105,20 @@ def test_nothing_odd_is_not_spoken_of(tmp_path: Path, capsys: pytest.CaptureFixt
     manifest = ["prepare", "manifest", "--source", str(tmp_path / "clips.csv"), "--workers", "1"]
     assert main([*manifest, "--side", "32", "--out", str(tmp_path / "out")]) == 0
     assert "odd, but kept" not in capsys.readouterr().out
+
+
+def test_what_splits_share_and_which_list_they_are_is_said(tmp_path: Path) -> None:
+    good = write_clip(tmp_path / "good.mp4", seconds=0.3)
+    rows = []
+    for number in range(20):
+        shutil.copy(good, tmp_path / f"c{number}.mp4")
+        split = "test" if number > 13 else "train"
+        rows.append((f"c{number}.mp4", "ab"[number % 2], split, f"s{number % 7}", f"v{number}"))
+    with (tmp_path / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split", "speaker", "group"), *rows])
+    summary = again(tmp_path)
+    line = "6 of 6 values of speaker in test are in train too, with 6 of 6 test clips"
+    assert any(each.startswith(line) for each in summary.dataset["shared"])
+    assert f"shared: {line}" in str(summary)
+    assert line in (tmp_path / "out" / "README.md").read_text()
+    assert summary.dataset["published"] == []
