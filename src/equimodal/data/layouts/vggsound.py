@@ -73,7 +73,8 @@ class VGGSound(Layout):
             else:
                 collected.miss(clip, file, row.place)
         apart = collected.apart(self.protocol)
-        protocol = f"train and test as listed{apart}; {collected.validated(self.validation, 'source videos')}"
+        validated = collected.validated(self.validation, "source videos")
+        protocol = f"train and test as listed{apart}; {validated}"
         # All that are listed, also those of which someone has no file: targets shall not depend on
         # which files are there.
         classes = sorted({row["label"] for row in rows})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from equimodal.data.known_lists import recognised
-from equimodal.data.layouts.clip import Listing
+from equimodal.data.layouts.clip import Clip, Failure, Listing
 from equimodal.data.leaking import Group, leakage
 
 # Columns by which clips belong together, whatever the list calls them.
@@ -43,7 +43,8 @@ def shared(listing: Listing) -> list[str]:
 def published(listing: Listing) -> list[str]:
     """Return in words which published lists the splits are."""
     members: dict[str, list[str]] = {}
-    for each in (*listing.clips, *listing.failures):
+    planned: tuple[Clip | Failure, ...] = (*listing.clips, *listing.failures)
+    for each in planned:
         members.setdefault(each.split, []).append(each.id)
     return [
         f"{split}: {' and '.join(map(str, lists))}" for split, lists in recognised(members).items()
