@@ -66,6 +66,10 @@ class Cut:
         """Whether nothing is missing any more."""
         return self._position is not None and self._position >= self._stop
 
+    def enough(self, end: int) -> bool:
+        """Whether nothing is missing any more with sound up to a sample, by its number."""
+        return end >= self._stop
+
     @property
     def reached(self) -> float:
         """Where the last frame ended, in seconds."""
@@ -86,6 +90,8 @@ class Cut:
         """
         import numpy as np
 
+        if not len(samples):
+            return
         if self._position is None:
             self._position = min(at or 0, self._begin)
             late = (at or 0) - self._position

@@ -8,14 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from equimodal.data.media.keys import TIE
 from equimodal.data.media.losses import STILL
 from equimodal.data.media.remarks import Light, several
 from equimodal.data.media.span import MOST, Span, spare
 from equimodal.data.media.track import Track
 from equimodal.data.media.upright import encoded, shown_size, upright
 from equimodal.extras import require
-
-TIE = 1e-3  # FLV and Matroska round times to milliseconds
 
 
 def frames(
@@ -53,7 +52,12 @@ def frames(
         until = _end(track, span) if end is None else end
         count = max(1, round((until - start) * fps))
         chosen = _Chosen(track, start, until, count, side, quality)
-        covered = chosen.go()
+        some = track.chosen(chosen.moments) if end is None else None
+        covered = 0.0 if some is None else chosen.go(some, until)
+        if some is None or not chosen.exact:
+            track.rewind()
+            chosen = _Chosen(track, start, until, count, side, quality)
+            covered = chosen.go(track.frames(start))
         if not chosen.found:
             last = track.measured()
             track.refuse_none(last)
@@ -105,10 +109,27 @@ class _Chosen:
         self.light = Light()
         self._size: tuple[int, int] | None = None
 
-    def go(self) -> float:
-        """Look for them, and return how many seconds of the clip pictures cover."""
+    @property
+    def moments(self) -> list[float]:
+        """The middles of the parts."""
+        part = (self.end - self.start) / self.count
+        return [self.start + (place + 0.5) * part for place in range(self.count)]
+
+    @property
+    def exact(self) -> bool:
+        """Whether all have been found among some of the pictures, and nothing was lost."""
+        lost = self.track.losses.within(self.start, self.end)
+        return len(self.found) == self.count and lost <= 0
+
+    def go(self, frames: Iterator[Any], until: float | None = None) -> float:
+        """Look for them, and return how many seconds of the clip pictures cover.
+
+        Args:
+            frames: in order of presentation.
+            until: when the last of them ends, if that is known.
+        """
         last: _Picture | None = None
-        for picture in self._pictures():
+        for picture in self._pictures(frames):
             if last is not None:
                 if picture.since - last.since > MOST and not self.track.believes(picture.since):
                     return self._covered(last.since + STILL)  # a clock that has gone astray
@@ -119,7 +140,8 @@ class _Chosen:
         if last is None:
             return 0.0
         self.track.losses.ended()
-        until = last.since + (last.lasts or float(self.track.step))
+        if until is None:
+            until = last.since + (last.lasts or self.track.step)
         if self.track.complete and self.track.stated is not None:
             until = max(self.track.stated, last.since)
         if until > self.start:
@@ -145,12 +167,12 @@ class _Chosen:
         end = min(until, self.end)
         return max(0.0, end - self.start - self.track.losses.within(self.start, end))
 
-    def _pictures(self) -> Iterator[_Picture]:
+    def _pictures(self, frames: Iterator[Any]) -> Iterator[_Picture]:
         """Yield frames in order; one without a time, or one that goes back, is a step later."""
         since: float | None = None
-        step = float(self.track.step)
-        for frame in self.track.frames(self.start):
-            stamp = None if frame.pts is None else float(self.track.time(frame.pts))
+        step = self.track.step
+        for frame in frames:
+            stamp = None if frame.pts is None else self.track.time(frame.pts)
             self.track.losses.came(stamp)
             if since is None:
                 since = 0.0 if stamp is None else stamp

@@ -42,12 +42,16 @@ class Losses:
         self._skipped = True
 
     def expect(self, since: float) -> None:
-        """Note when a packet of the stream begins."""
+        """Note when a packet of pictures begins."""
+        self.heard(since)
+        insort(self._waiting, since)
+
+    def heard(self, since: float) -> None:
+        """Note when a packet of sound begins: decoders of it put out at once what they can."""
         if self._skipped and since - self._latest > STILL:
             self._holes.append((self._latest + STILL, since))
         self._skipped = False
         self._latest = max(self._latest, since)
-        insort(self._waiting, since)
 
     def refused(self, since: float | None, lasts: float) -> None:
         """Note a packet that the decoder refused, and how long it says that it lasts."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equimodal.data.media.cut import Cut
-from equimodal.data.media.mix import Mix
+from equimodal.data.media.cut import GAP, Cut
+from equimodal.data.media.mix import Block, Mix
 from equimodal.data.media.remarks import heard, several
 from equimodal.data.media.span import Span
 from equimodal.data.media.track import Track
@@ -57,6 +57,7 @@ def _samples(path: Path, span: Span, rate: int, mix: Mix, told: list[str]) -> ND
     cut: Cut | None = None
     with Track(path, "audio") as track:
         told += several(track)
+        block = Block(mix)
         for frame in track.frames(span.start):
             if not frame.samples:
                 continue
@@ -70,9 +71,16 @@ def _samples(path: Path, span: Span, rate: int, mix: Mix, told: list[str]) -> ND
                 )
             if frame.sample_rate != cut.own:  # a damaged header: streams keep their rate
                 continue
-            cut.add(mix(frame), number(track, frame))
-            if cut.full:
-                break
+            at = number(track, frame)
+            if not block.takes(frame, at, GAP * cut.own):
+                cut.add(*block.mixed())
+            block.add(frame, at)
+            if block.large or cut.enough(block.end):
+                cut.add(*block.mixed())
+                if cut.full:
+                    break
+        if cut is not None and block.end:
+            cut.add(*block.mixed())
         found, reached = (0.0, 0.0) if cut is None else (cut.heard, cut.reached)
         due = track.end(reached)
         if found <= 0:
@@ -96,7 +104,7 @@ def number(track: Track, frame: Any) -> int | None:
     own: int = frame.sample_rate
     told = track.time(frame.pts) * own
     tick = track.seconds(1)
-    if tick * own == 1:
+    if abs(tick * own - 1) < 1e-9:
         return round(told)
     context = track.stream.codec_context
     first = track.time(track.stream.start_time or 0) * own - (context.delay or 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from equimodal.data.media import length
 from equimodal.data.media.file import present
+from equimodal.data.media.keys import wanted
 from equimodal.data.media.losses import Losses
 from equimodal.data.media.priming import priming
 from equimodal.data.media.refusal import Undecodable
@@ -57,12 +59,14 @@ class Track:
         self._container: Any = None
         self.stream: Any = None
         self.others = 0
-        self._origin = Fraction(0)
+        self._unit = (1, 1)  # of time stamps: a fraction of a second
+        self._begins = 0.0
+        self._index: list[tuple[float | None, bool]] = []  # when packets begin; which are keys
         self.stated: float | None = None
         self._whole: Fraction | None = None
         self._intact = False
-        self._reached = Fraction(0)  # by any stream
-        self._decoded_to = Fraction(0)  # in the order of the file, by the stream
+        self._reached = 0.0  # by any stream
+        self._decoded_to = 0.0  # in the order of the file, by the stream
         self.losses = Losses()
         self.due = 0.0
 
@@ -81,13 +85,13 @@ class Track:
         self._close()
         self._refuse(error)
 
-    def seconds(self, ticks: int) -> Fraction:
+    def seconds(self, ticks: int) -> float:
         """Return how long a number of the stream's time units is."""
-        return ticks * Fraction(self.stream.time_base)
+        return ticks * self._unit[0] / self._unit[1]
 
-    def time(self, stamp: int) -> Fraction:
+    def time(self, stamp: int) -> float:
         """Return the seconds from the beginning of the file at a time stamp of the stream."""
-        return self.seconds(stamp) - self._origin
+        return stamp * self._unit[0] / self._unit[1] - self._begins
 
     @property
     def what(self) -> str:
@@ -95,9 +99,9 @@ class Track:
         return KINDS[self._kind]
 
     @property
-    def step(self) -> Fraction:
+    def step(self) -> float:
         """The seconds from one picture to the next, on average."""
-        return 1 / Fraction(self.stream.average_rate or self.stream.guessed_rate or 25)
+        return float(1 / Fraction(self.stream.average_rate or self.stream.guessed_rate or 25))
 
     def frames(self, start: float) -> Iterator[Any]:
         """Yield what decodes, in order of presentation, from before `start` to the end.
@@ -114,6 +118,29 @@ class Track:
             self._open()
         yield from self._decoded()
 
+    def chosen(self, moments: Sequence[float]) -> Iterator[Any] | None:
+        """Yield pictures in order, those that are seen at these moments among them.
+
+        From `measured` it is known which they are: decoded is from the key picture before each on,
+        and what lies between is not. None where time stamps do not say it.
+        """
+        runs = wanted(self._index, moments)
+        return None if runs is None else self._runs(runs)
+
+    def _runs(self, runs: Sequence[range]) -> Iterator[Any]:
+        import av
+
+        ends = {run[-1] for run in runs}
+        needed = {place for run in runs for place in run}
+        context = self.stream.codec_context
+        for place, packet in enumerate(self._packets()):
+            if place in needed:
+                yield from self._decode(packet)
+            if place in ends:
+                with contextlib.suppress(av.error.FFmpegError):
+                    yield from context.decode(None)
+                context.flush_buffers()
+
     def measured(self) -> float:
         """Return when the last picture ends, in seconds, from time stamps alone.
 
@@ -121,13 +148,16 @@ class Track:
         the order of the file alone: the end that it counted is the better one, if all are there.
         """
         self._open()
-        last, lasts = Fraction(-1), Fraction(0)
+        last, lasts = -1.0, 0.0
+        self._index = []
         for packet in self._packets():
             stamp = packet.dts if packet.pts is None else packet.pts
             begin = last + lasts if stamp is None else self.time(stamp)
+            timed = packet.pts is not None and not packet.is_corrupt
+            self._index.append((begin if timed else None, packet.is_keyframe))
             if begin >= last:
                 last, lasts = begin, self.seconds(packet.duration or 0) or self.step
-        end = max(0.0, float(last + lasts))
+        end = max(0.0, last + lasts)
         if self.stated is not None and self.stated > last:
             end = self.stated if self.complete else min(end, self.stated)
         self.due = self.end(end)
@@ -138,6 +168,12 @@ class Track:
     def complete(self) -> bool:
         """Whether all is there that the file has counted for the stream."""
         return self.stated is not None and self._decoded_to >= self.stated - NEARLY
+
+    def rewind(self) -> None:
+        """Go to the beginning, where packets have been read already."""
+        if self._decoded_to:
+            self._open()
+            self._decoded_to = 0.0
 
     def end(self, found: float) -> float:
         """Return when the stream should end; to be asked when all of the file was read.
@@ -156,9 +192,9 @@ class Track:
         if whole is None or self._intact:
             return found
         own = length.tagged(self.stream, self._container)
-        if own is None and whole - self._reached <= spare(float(whole - self._origin)):
+        if own is None and whole - self._reached <= spare(float(whole) - self._begins):
             return found
-        return max(found, float((own or whole) - self._origin))
+        return max(found, float(own or whole) - self._begins)
 
     def believes(self, time: float) -> bool:
         """Return whether a time stamp lies within what the file states, where it states anything.
@@ -212,13 +248,16 @@ class Track:
             if (raw or stream.start_time is not None) and stream.time_base is not None
         ]
         # What comes before 0 is there for the codec alone.
-        self._origin = max(Fraction(0), min(begins, default=Fraction(0)))
+        origin = max(Fraction(0), min(begins, default=Fraction(0)))
         if self._container.format.name == "avi":  # each stream begins at 0, whatever was before
-            self._origin = priming(self._container, self.stream)
+            origin = priming(self._container, self.stream)
+        self._begins = float(origin)
+        unit = Fraction(self.stream.time_base)
+        self._unit = (unit.numerator, unit.denominator)
         lasts = length.of_stream(self._container, self.stream, self._path)
         self.stated = None
         if lasts is not None:
-            self.stated = float(self.time(self.stream.start_time or 0) + lasts)
+            self.stated = self.time(self.stream.start_time or 0) + float(lasts)
         self._whole = length.of_file(self._container)
         self._intact = length.intact(self._container, self._path)
         self._streams = (
@@ -230,24 +269,29 @@ class Track:
         import av
 
         self.losses = Losses()
-        self._decoded_to = Fraction(0)
+        self._decoded_to = 0.0
+        skipping = self._container.format.name in SKIPPING
+        units = {stream.index: Fraction(stream.time_base or 1) for stream in self._streams}
+        parts = {index: (unit.numerator, unit.denominator) for index, unit in units.items()}
+        own = self.stream.index
         try:
             for packet in self._container.demux(self._streams):
                 if not packet.size:
                     continue
-                if self._container.format.name in SKIPPING:
+                if skipping:
                     self.losses.passed(packet)
-                if packet.is_corrupt and packet.stream.index == self.stream.index:
+                index = packet.stream_index
+                if index == own and packet.is_corrupt:
                     self.losses.corrupt()
-                stamp = packet.pts if packet.pts is not None else packet.dts
+                pts, dts = packet.pts, packet.dts
+                stamp = dts if pts is None else pts
                 if stamp is not None:
-                    end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
-                    self._reached = max(self._reached, end)
-                if packet.stream.index == self.stream.index:
-                    if stamp is not None:
-                        told = packet.dts if packet.dts is not None else stamp
-                        until = self.time(told + (packet.duration or 0))
-                        self._decoded_to = max(self._decoded_to, until)
+                    lasts, (num, den) = packet.duration or 0, parts[index]
+                    self._reached = max(self._reached, (stamp + lasts) * num / den)
+                    if index == own:
+                        told = stamp if dts is None else dts
+                        self._decoded_to = max(self._decoded_to, self.time(told + lasts))
+                if index == own:
                     yield packet
         # PyAV raises IndexError at the end of a file in which a stream has turned up late.
         except (av.error.FFmpegError, IndexError):
@@ -256,25 +300,32 @@ class Track:
     def _decoded(self) -> Iterator[Any]:
         import av
 
-        pictures = self._kind == "video"
         for packet in self._packets():
-            since = None if packet.pts is None else float(self.time(packet.pts))
-            if since is not None:
-                self.losses.expect(since)
-            try:
-                decoded = packet.decode()
-            except av.error.FFmpegError:
-                self.losses.refused(since, 0.0 if pictures else self.lasts(packet))
-                continue
-            yield from decoded
+            yield from self._decode(packet)
         try:  # what the decoder still holds
             yield from self.stream.codec_context.decode(None)
         except av.error.FFmpegError:
             return
 
+    def _decode(self, packet: Any) -> Sequence[Any]:
+        import av
+
+        since = None if packet.pts is None else self.time(packet.pts)
+        pictures = self._kind == "video"
+        if since is not None and pictures:
+            self.losses.expect(since)
+        elif since is not None:
+            self.losses.heard(since)
+        try:
+            decoded: Sequence[Any] = packet.decode()
+        except av.error.FFmpegError:
+            self.losses.refused(since, 0.0 if pictures else self.lasts(packet))
+            return ()
+        return decoded
+
     def lasts(self, what: Any) -> float:
         """Return how many seconds a packet or frame lasts by its own account, 0 if it has none."""
-        return float(self.seconds(what.duration or 0))
+        return self.seconds(what.duration or 0)
 
     def _sought(self, start: float, frames: Iterator[Any]) -> Any:
         """Go to before `start`; return the first frame to be trusted, or None if there is none."""
@@ -284,7 +335,7 @@ class Track:
         # After a seek too, FFmpeg takes from the first frame what was to come before the first
         # sample: what is left of it is timed by guess.
         cut = not pictures and self._container.format.name == "matroska,webm"
-        target = (Fraction(start - LEAD) + self._origin) / Fraction(self.stream.time_base)
+        target = (start - LEAD + self._begins) * self._unit[1] / self._unit[0]
         try:
             self._container.seek(int(target), stream=self.stream)
         except av.error.FFmpegError:
