@@ -42,7 +42,8 @@ class Spectrograms(nn.Module):
 class Crops(nn.Module):
     """The parts of frames that were drawn, resized, mirrored and normalised.
 
-    Resized bilinearly and without antialiasing, on a CPU in 8 bit: to one grey level. Normalised with mean and deviation of ImageNet.
+    Resized bilinearly and without antialiasing, on a CPU in 8 bit: to one grey level. Normalised
+    with mean and deviation of ImageNet.
 
     Args:
         size: height and width, in pixels.
@@ -68,6 +69,17 @@ class Pictures(nn.Module):
         return pixels.float() / 255
 
 
+class Inputs(tuple[Any, ...]):
+    """``(input, ..., target)``, and which samples have which modality.
+
+    Attributes:
+        present: bool, shape ``(B,)``, by the name of the modality, as `Balancer.loss` takes it;
+            None where all samples have all.
+    """
+
+    present: dict[str, Tensor] | None = None
+
+
 class Transform(nn.Module):
     """Makes the inputs of a model from a raw batch.
 
@@ -88,13 +100,15 @@ class Transform(nn.Module):
                 parts[name] = Spectrograms(view, rates[name])
             else:
                 parts[name] = Crops(view.size) if kind == "frames" else Pictures()
+        self.names = tuple(parts)
         self.parts = nn.ModuleList(parts.values())
 
-    def forward(self, batch: Sample, device: torch.device | str | None = None) -> tuple[Any, ...]:
+    def forward(self, batch: Sample, device: torch.device | str | None = None) -> Inputs:
         """Return ``(input, ..., target)``.
 
         Sound becomes ``(B, 1, F, T)``, frames ``(B, 3, frames, size, size)``, a picture
-        ``(B, C, H, W)``, all float32; the target stays int64, ``(B,)``.
+        ``(B, C, H, W)``, all float32; the target stays int64, ``(B,)``. Where samples may lack
+        modalities, its `present` says which have them.
 
         Args:
             batch: as a loader of the data set gives it.
@@ -104,8 +118,11 @@ class Transform(nn.Module):
         *pieces, target = batch if device is None else tuple(_moved(b, device) for b in batch)
         kind = target.device.type
         with torch.no_grad(), _in_float32(kind), _alone(kind):
-            made = [part(piece) for part, piece in zip(self.parts, pieces, strict=True)]
-        return (*made, target)
+            made = [part(piece) for part, piece in zip(self.parts, pieces, strict=False)]
+        inputs = Inputs((*made, target))
+        if len(pieces) > len(self.parts):
+            inputs.present = dict(zip(self.names, pieces[-1].unbind(1), strict=True))
+        return inputs
 
 
 def cropped_at_once(frames: Frames, size: int) -> Tensor:

@@ -71,32 +71,46 @@ def decoded(clip: Clip, root: Path, recipe: Recipe, label: int) -> Decoded:
     """Return a clip as a row.
 
     Raises:
-        UnfitError: one of its pieces cannot be decoded. That is whatever a decoder, PyAV, Pillow
-            or this package raises: one clip never ends the preparation of all others.
+        UnfitError: one of its pieces cannot be decoded, or none where some may be missing. That is
+            whatever a decoder, PyAV, Pillow or this package raises: one clip never ends the
+            preparation of all others.
         OSError: the machine is out of something that has nothing to do with the clip.
         ImportError: a library is missing.
     """
-    from equimodal.data import media
-
     made = Decoded({"id": clip.id, "label": label, "group": clip.group})
+    unfit: list[UnfitError] = []
     for name, piece in clip.pieces.items():
         remarks: list[str] = []
         try:
-            made.row[name], length = _stored(piece, root / piece.path, recipe, remarks)
-        except media.Undecodable as error:
-            raise UnfitError(piece.path, error.reason) from error
-        except ImportError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in OURS:
-                raise
-            raise UnfitError(piece.path, _said(error)) from error
+            made.row[name], length = _piece(piece, root, recipe, remarks)
+        except UnfitError as error:
+            unfit.append(error)
+            made.row[name], length = None, 0.0
+            remarks = [f"without {name}: {error.reason}"]
+            if not recipe.keep_partial or len(unfit) == len(clip.pieces):
+                raise unfit[0] from unfit[0].__cause__
         made.remarks.extend((piece.path, remark) for remark in dict.fromkeys(remarks))
         if isinstance(piece, Sound):
             made.seconds[name] = length
     for name, value in clip.columns.items():
         made.row[name] = value if isinstance(value, str) else float(value)
     return made
+
+
+def _piece(piece: Piece, root: Path, recipe: Recipe, remarks: list[str]) -> tuple[Any, float]:
+    """Return what is stored of a piece, and how long it sounds."""
+    from equimodal.data import media
+
+    try:
+        return _stored(piece, root / piece.path, recipe, remarks)
+    except media.Undecodable as error:
+        raise UnfitError(piece.path, error.reason) from error
+    except ImportError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OURS:
+            raise
+        raise UnfitError(piece.path, _said(error)) from error
 
 
 def _said(error: Exception) -> str:
