@@ -39,7 +39,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class MELD(Layout):
-    """MELD, emotions in dialogues: train_sent_emo.csv and train_splits/dia0_utt0.mp4, dev and test.
+    """MELD, emotions in dialogues: train_sent_emo.csv, train_splits/dia0_utt0.mp4 and others.
 
     Folders may have any names that hold train, dev and test, as those of the archives do:
     train_splits, dev_splits_complete, output_repeated_splits_test.
