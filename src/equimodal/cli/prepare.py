@@ -97,8 +97,15 @@ def _options(kind: type[Layout], arguments: Sequence[str]) -> Any:
     )
     parser.add("--out", type=Path, required=True, help="folder to prepare into")
     parser.add_settings(kind, f"of {kind.name}", "none", skip={"source"})
-    parser.add_settings(Recipe, "decoding", "none")
-    parser.parser.set_defaults(dataclasses.asdict(kind.recipe))
+    parser.add_settings(Recipe, "decoding", "none", skip={"keep_partial"})
+    kept = dataclasses.asdict(kind.recipe)
+    del kept["keep_partial"]
+    parser.parser.set_defaults(kept)
+    parser.add(
+        "--keep_partial",
+        action="store_true",
+        help="keep clips of which some modalities, but not all, can be had",
+    )
     parser.add("--workers", type=int, default=None, help="processes [one per core]")
     parser.add(
         "--allow_missing", type=float, default=0.01, help="share of the clips that may be left out"

@@ -15,6 +15,7 @@ from equimodal.data.batches.view import View
 from equimodal.data.card import Card
 from equimodal.data.embedded import available
 from equimodal.data.embedded.synthetic import Synthetic
+from equimodal.data.leaking import Leakage, leakage
 from equimodal.data.loading import load
 from equimodal.data.samples import Samples
 from equimodal.data.source import Source
@@ -24,6 +25,7 @@ __all__ = [
     "Arrays",
     "Card",
     "Clips",
+    "Leakage",
     "Order",
     "Samples",
     "Source",
@@ -31,6 +33,7 @@ __all__ = [
     "Synthetic",
     "View",
     "available",
+    "leakage",
     "load",
     "stream",
 ]

@@ -36,7 +36,8 @@ def load(
     Args:
         name: ``"watch"`` (accelerometer and gyroscope of a smartwatch, 7 exercises), ``"mfeat"``
             (six views of handwritten digits), ``"synthetic"`` (of which the best accuracies are
-            known), the path of a ``.npz`` or ``.parquet`` file, or of a prepared folder;
+            known), the path of a ``.npz``, ``.parquet`` or ``.pkl`` file, or of a prepared
+            folder;
             `Splits.card` says more.
         modalities: some of its modalities, in the order a sample shall have; all if left out.
         where: of a file, the samples with this value, or one of several, in a column, by its name:
@@ -90,10 +91,11 @@ def load(
     if path.suffix in READERS:
         return read(path, modalities=modalities, **given)  # type: ignore[arg-type]
     if not known:
-        formats = " or ".join(READERS)
+        *formats, last = READERS
         raise SetupError(
             unknown("data set", str(name), embedded.available())
-            + f"; or the path of a {formats} file, or of a folder that equimodal prepare wrote"
+            + f"; or the path of a {', '.join(formats)} or {last} file, or of a folder that "
+            "equimodal prepare wrote"
         )
     _refuse(given, f"{name}: ", "for files alone; the embedded data sets have fixed splits")
     return embedded.load(str(name), modalities=modalities)

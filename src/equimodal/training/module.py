@@ -69,12 +69,18 @@ class BalancedModule(L.LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
         """Return the loss of a batch."""
-        return Balance.of(self).loss(*self.run(self.model, batch))
+        logits, target, *present = self.run(self.model, batch)
+        return Balance.of(self).loss(logits, target, **({"present": present[0]} if present else {}))
 
-    def run(self, model: torch.nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the logits and the target of a batch as a loader gives it."""
-        *inputs, target = self.transform(batch)
-        return model(*inputs), target
+    def run(self, model: torch.nn.Module, batch: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Return the logits and the target of a batch as a loader gives it.
+
+        And which samples have which modality, where some lack one.
+        """
+        made = self.transform(batch)
+        *inputs, target = made
+        present = getattr(made, "present", None)
+        return (model(*inputs), target, *([] if present is None else [present]))
 
     def validation_step(self, batch: Sequence[Tensor], index: int) -> None:
         """Evaluate on a batch of the validation split."""

@@ -95,3 +95,34 @@ def test_refuses_sizes(settings: dict[str, Any]) -> None:
 def test_refuses_an_unknown_norm() -> None:
     with pytest.raises(eq.SetupError, match="did you mean 'group'"):
         CNN1d(3, norm="groups")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "time"),
+    [(CNN1d, (5, 3, 64), 2), (CNN2d, (5, 3, 20, 64), 3), (CNN3d, (5, 3, 64, 12, 12), 2)],
+)
+@torch.no_grad()
+def test_bins_of_time_keep_its_order(kind: Any, shape: tuple[int, ...], time: int) -> None:
+    """The same event later: with one bin nothing tells when it was, with four bins all does."""
+    torch.manual_seed(0)
+    early = torch.zeros(shape)
+    event = early.narrow(time, 8, 16)
+    event.copy_(torch.randn(event.shape))
+    late = early.roll(32, time)
+    moved = {}
+    for bins in (1, 4):
+        torch.manual_seed(1)
+        encoder = kind(3, 16, norm="none", bins=bins).eval()
+        one, other = encoder(early), encoder(late)
+        assert one.shape == (5, 16)
+        moved[bins] = float((one - other).norm() / one.norm())
+    assert moved[1] < 1e-4
+    assert moved[4] > 0.3
+    short = torch.randn(*(n if axis != time else 1 for axis, n in enumerate(shape)))
+    assert torch.isfinite(kind(3, 16, norm="none", bins=4)(short)).all()
+
+
+def test_one_bin_has_the_state_that_it_had() -> None:
+    assert not [key for key in CNN1d(3).state_dict() if "together" in key]
+    with pytest.raises(eq.SetupError, match="bins"):
+        CNN1d(3, bins=0)

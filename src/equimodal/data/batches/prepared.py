@@ -50,6 +50,7 @@ class Prepared:
         protocol: how the splits were made.
         about: source, licence and the like.
         changes: what was done to the source.
+        partial: whether samples may lack modalities.
     """
 
     root: str
@@ -64,6 +65,7 @@ class Prepared:
     protocol: str
     about: Mapping[str, str]
     changes: str
+    partial: bool = False
 
     def path(self, shard: Shard) -> str:
         """Return where a shard is."""
@@ -179,4 +181,5 @@ def _parsed(root: str, said: dict[str, Any]) -> Prepared:
         protocol=said["protocol"],
         about=dict(said["about"]),
         changes=_changes(said["recipe"]),
+        partial=bool(said["recipe"].get("keep_partial")),
     )

@@ -53,7 +53,7 @@ def read(
         names = [told.path(shard) for shard in shards]
         return Clips(
             Shards(files[split], [shard.rows for shard in shards], names, kinds),
-            Maker(kinds, told.rates, told.lengths(view), view, training=split == "train"),
+            Maker(kinds, told.rates, told.lengths(view), view, split == "train", told.partial),
             torch.tensor(labels),
             torch.tensor([codes[group] for group in groups]),
             ids,

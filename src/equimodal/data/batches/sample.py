@@ -50,6 +50,7 @@ class Maker:
         lengths: of each modality of sound, in samples.
         view: how samples look.
         training: with random frames, crops and mirroring, and a random part of longer sound.
+        partial: whether samples may lack modalities.
     """
 
     kinds: Mapping[str, str]
@@ -57,18 +58,25 @@ class Maker:
     lengths: Mapping[str, int]
     view: View
     training: bool
+    partial: bool = False
 
     def __call__(self, stored: Stored, seed: int, epoch: int) -> Sample:
         """Return ``(piece, ..., target)``.
 
         Sound is int16 of shape ``(T,)``, frames are `Frames`, a picture is uint8 of shape
-        ``(C, H, W)``, the target int64 of shape ``()``.
+        ``(C, H, W)``, the target int64 of shape ``()``. Where samples may lack modalities, a bool
+        tensor of shape ``(M,)`` before the target says which are there; the others are silent and
+        black.
 
         Raises:
-            SetupError: a modality is missing or cannot be decoded.
+            SetupError: a modality is missing that may not be or cannot be decoded.
         """
         pieces = []
+        there = [bool(stored.pieces[name]) for name in self.kinds]
         for name, kind in self.kinds.items():
+            if self.partial and not stored.pieces[name]:
+                pieces.append(self._nothing(name, kind))
+                continue
             draw = random.Random(f"{seed}:{epoch}:{stored.id}:{name}") if self.training else None
             try:
                 pieces.append(self._piece(name, kind, stored.pieces[name], draw))
@@ -77,7 +85,17 @@ class Maker:
                     f"{stored.shard}: {name} of clip {stored.id!r} cannot be read: {error}: remove "
                     "the file and run the same `equimodal prepare ...` again"
                 ) from error
-        return (*pieces, torch.tensor(stored.label))
+        present = (torch.tensor(there),) if self.partial else ()
+        return (*pieces, *present, torch.tensor(stored.label))
+
+    def _nothing(self, name: str, kind: str) -> Piece:
+        """Return what stands for a modality that a sample lacks."""
+        if kind == "sound":
+            return torch.zeros(self.lengths[name], dtype=torch.int16)
+        if kind == "frames":
+            pixels = torch.zeros(self.view.frames, 1, 1, 3, dtype=torch.uint8)
+            return Frames(pixels, torch.tensor((0, 0, 1, 1)), torch.tensor(False))
+        raise ValueError("a picture cannot be missing: its size is not known")
 
     def _piece(
         self, name: str, kind: str, files: Sequence[Any], draw: random.Random | None

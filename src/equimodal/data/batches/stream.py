@@ -181,7 +181,9 @@ def stream(
         raise SetupError(unknown("split", split, told.splits))
     view = told.seen(changes)
     training = split == "train"
-    maker = Maker(told.chosen(modalities), told.rates, told.lengths(view), view, training)
+    maker = Maker(
+        told.chosen(modalities), told.rates, told.lengths(view), view, training, told.partial
+    )
     shuffled = training if shuffle is None else shuffle
     return Stream(told, split, maker, shuffle=shuffled, seed=seed, buffer=buffer)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from equimodal.data.card import Card
-from equimodal.data.files import npz, parquet
+from equimodal.data.files import npz, parquet, pickled
 from equimodal.data.files.holdout import held_out
 from equimodal.data.files.labels import relabelled
 from equimodal.data.files.modality import joined, numbers, with_channels
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 READERS: dict[str, Callable[[Path], Stored]] = {
     ".npz": npz.stored,
     ".parquet": parquet.stored,
+    ".pkl": pickled.stored,
+    ".pickle": pickled.stored,
 }
 NUMBER = {"train": TRAIN, "val": VAL, "test": TEST}
 
@@ -52,6 +54,7 @@ def read(
     chosen = known if modalities is None else tuple(modalities)
     _refuse_misfits(stored, chosen, known, target)
     _refuse_unknown_channels(channels, chosen)
+    channels = {**{n: a for n, a in stored.channels.items() if n in chosen}, **(channels or {})}
     kept, wanted = rows(stored, where or {}, target)
     labels = joined({split: stored.arrays[target][split] for split in splits}, kept)
     classes, names = relabelled(labels, stored.names_of(target, target), f"{path}: {target}")

@@ -30,6 +30,7 @@ class Stored:
         names: what the integers of an array stand for, by its name, where the file says so.
         listed: the modalities, in the order that the file lists them, if it does.
         about: what the file says about itself, such as ``source`` and ``licence``.
+        channels: which axis of a modality holds channels, where its layout says so.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Stored:
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     listed: tuple[str, ...] | None = None
     about: dict[str, str] = field(default_factory=dict)
+    channels: dict[str, int | None] = field(default_factory=dict)
 
     def modalities(self, target: str) -> tuple[str, ...]:
         """Return the arrays that are modalities: those listed, else those of two axes or more."""

@@ -8,11 +8,12 @@ from equimodal.data.layouts.grid import GRID
 from equimodal.data.layouts.kinetics_sounds import KineticsSounds
 from equimodal.data.layouts.layout import Layout
 from equimodal.data.layouts.manifest import Manifest
+from equimodal.data.layouts.meld import MELD
 from equimodal.data.layouts.vggsound import VGGSound
 
 LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout
-    for layout in (CremaD, KineticsSounds, VGGSound, AVE, GRID, AVMNIST, Manifest)
+    for layout in (CremaD, KineticsSounds, VGGSound, AVE, GRID, AVMNIST, MELD, Manifest)
 }
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AVMNIST",
     "GRID",
     "LAYOUTS",
+    "MELD",
     "Clip",
     "CremaD",
     "Failure",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from equimodal.data.batches.view import View
 from equimodal.data.layouts.clip import Clip, Frames, Listing, Sound
@@ -39,7 +39,11 @@ class AVE(Layout):
 
     Args:
         source: the folder that holds the four lists and the folder AVE.
+        protocol: "listed", or "videos": events of train and val in videos that test has events of
+            are left out.
     """
+
+    protocol: Literal["listed", "videos"] = "listed"
 
     name: ClassVar[str] = "ave"
     # OGM-GE's script: 16 kHz, 10 s, windows of 512 samples that overlap by 353; three frames of
@@ -72,13 +76,21 @@ class AVE(Layout):
                 collected.add(clip, row.place)
             else:
                 collected.miss(clip, f"AVE/{row['VideoID']}.mp4", row.place)
-        protocol = "train, val and test as listed"
+        protocol = f"train, val and test as listed{collected.apart(self.protocol)}"
+        about = dict(ABOUT)
+        if lasting := [row for _, row in listed.values() if not _lasts(row)]:
+            about["events without a length"] = some(
+                [
+                    f"{row['VideoID']} ({row['Category']}, {row['StartTime']} to {row['EndTime']})"
+                    for row in lasting
+                ]
+            )
         if shared := collected.shared(*LISTS):
             protocol += f"; videos with events in two splits ({len(shared)}): {some(shared)}"
         named = {(row["Category"], row["VideoID"]) for _, row in listed.values()}
         if unused := [key for key in annotated if key[:2] not in named]:
             protocol += f"; annotated events in no split: {len(unused)}"
-        return collected.listing(classes, protocol, ABOUT, videos.left())
+        return collected.listing(classes, protocol, about, videos.left())
 
     def _list(self, name: str) -> Path:
         path = self.source / name
@@ -94,6 +106,10 @@ def _rows(path: Path) -> list[Row]:
     """Return the rows of a list; some copies have a line of names first."""
     rows = parted(path, COLUMNS, "&")
     return rows[1:] if rows and rows[0]["VideoID"] == "VideoID" else rows
+
+
+def _lasts(row: Row) -> bool:
+    return (row.seconds("EndTime") or 0.0) > (row.seconds("StartTime") or 0.0)
 
 
 def _key(row: Row) -> tuple[str, ...]:

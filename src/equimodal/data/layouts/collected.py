@@ -9,10 +9,11 @@ from pathlib import Path
 
 from equimodal.data.layouts.clip import Clip, Failure, Listing
 from equimodal.data.layouts.splits import held_out
-from equimodal.errors import SetupError
+from equimodal.errors import SetupError, unknown
 
 SHOWN = 5  # names that a text lists
 SPLITS = ("train", "val", "test")
+APART = ("listed", "videos")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,25 @@ class Collected:
             if group(clip) in moved:
                 entry = self._entries[clip.id]
                 self._entries[clip.id] = replace(entry, clip=replace(clip, split=split))
+
+    def apart(self, protocol: str) -> str:
+        """Leave out of training what shares a group with test, if the protocol is "videos".
+
+        Returns:
+            What was done, to be put behind how the splits were made.
+
+        Raises:
+            SetupError: there is no such protocol.
+        """
+        if protocol not in APART:
+            raise SetupError(unknown("protocol", protocol, APART))
+        if protocol == "listed":
+            return ""
+        tested = {clip.group for clip in self.clips if clip.split == "test"}
+        those = [c.id for c in self.clips if c.split != "test" and c.group in tested]
+        for each in those:
+            del self._entries[each]
+        return f" but for {len(those)} clips of videos of test, which are not trained on"
 
     def validated(self, share: float, groups: str) -> str:
         """Hold out a validation split if there is none yet, and say how it was made.

@@ -11,6 +11,7 @@ from equimodal.data.layouts.tables import text_of
 from equimodal.errors import SetupError, unknown
 
 UNITS = 25_000  # of an alignment in a second: 1,000 for each of 25 frames
+FRAMES = 25  # in a second; copies of the corpus exist whose alignments count these
 SILENCE = ("sil", "sp")
 
 
@@ -59,21 +60,21 @@ def spoken(sentence: str) -> dict[str, str]:
 def words(path: Path, sentence: str) -> tuple[dict[str, Word], float]:
     """Return the words of a sentence by slot, and its length in seconds, from its alignment.
 
-    Silence is passed over.
+    Silence is passed over. An alignment as a whole shorter than a frame counts frames.
 
     Raises:
         AlignmentError: it does not hold six words with times, or not those of the name.
         SetupError: it cannot be read, or holds a word that is not of GRID.
     """
     timed: dict[int, Word] = {}
-    length = 0.0
+    length = 0
     for number, line in enumerate(text_of(path).split("\n"), start=1):
         parts = line.split()
         if not parts:
             continue
         if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
             raise AlignmentError(f"alignment: line {number}: expected start, end and word")
-        start, end = int(parts[0]) / UNITS, int(parts[1]) / UNITS
+        start, end = int(parts[0]), int(parts[1])
         length = max(length, end)
         if parts[2] in SILENCE:
             continue
@@ -88,4 +89,6 @@ def words(path: Path, sentence: str) -> tuple[dict[str, Word], float]:
             raise SetupError(f"{path}, line {number}: {unknown(slot, word.text, known.values())}")
         if word.text != named[slot]:
             raise AlignmentError(f"alignment: line {number}: {word.text}, expected {named[slot]}")
-    return dict(zip(SLOTS, timed.values(), strict=True)), length
+    unit = FRAMES if length < UNITS / FRAMES else UNITS
+    seconds = (Word(word.text, word.start / unit, word.end / unit) for word in timed.values())
+    return dict(zip(SLOTS, seconds, strict=True)), length / unit

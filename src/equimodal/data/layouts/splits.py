@@ -10,8 +10,14 @@ from collections.abc import Iterable, Mapping
 from equimodal.data.files.stored import SPELT
 from equimodal.errors import SetupError
 
-# How lists spell the splits; "validate" is Kinetics's.
-SPLITS: Mapping[str, str] = {**SPELT, "validate": "val"}
+# How lists spell the splits; "validate" is Kinetics's, "dev" that of speech.
+SPLITS: Mapping[str, str] = {
+    **SPELT,
+    "validate": "val",
+    "dev": "val",
+    "training": "train",
+    "testing": "test",
+}
 
 
 def held_out(members: Iterable[tuple[str, str]], share: float, salt: str) -> set[str]:

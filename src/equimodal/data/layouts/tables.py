@@ -16,6 +16,7 @@ from equimodal.errors import SetupError, unknown
 from equimodal.system.extras import require
 
 Value = TypeVar("Value")
+DELIMITERS = (",", ";", "\t")
 MANY = 40  # names that an error does not list
 
 
@@ -115,7 +116,7 @@ def headed(path: Path, required: Sequence[str]) -> list[Row]:
     Raises:
         SetupError: it cannot be read, a column is missing, or a row has too few or many fields.
     """
-    records = _records(path, ",", csv.QUOTE_MINIMAL)
+    records = _records(path, _delimiter(path), csv.QUOTE_MINIMAL)
     _, names = next(records, (0, []))
     _refuse_missing(path, required, names)
     return [_row(path, line, names, fields) for line, fields in records]
@@ -179,6 +180,12 @@ def _records(path: Path, delimiter: str, quoting: Any) -> Iterator[tuple[int, li
             line = reader.line_num  # a record in quotes may go over several lines
     except csv.Error as error:
         raise SetupError(f"{path}, line {line + 1}: cannot be read: {error}") from error
+
+
+def _delimiter(path: Path) -> str:
+    """Return what parts the names of the columns: a comma, or what Excel puts in its place."""
+    head = text_of(path).lstrip("\r\n").partition("\n")[0]
+    return max(DELIMITERS, key=head.count) if "," not in head else ","
 
 
 def _row(path: Path, line: int, names: Sequence[str], fields: Sequence[str]) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from equimodal.data.batches.view import View
 from equimodal.data.layouts.clip import Clip, Frames, Listing, Sound
@@ -39,10 +39,13 @@ class VGGSound(Layout):
         source: the folder that holds the videos.
         csv: the published list: YouTube id, start second, label and split in each line;
             vggsound.csv in the source folder if left out.
+        protocol: "listed", or "videos": training clips of videos that test has clips of are left
+            out.
         validation: share of the training clips to validate on.
     """
 
     csv: Path | None = None
+    protocol: Literal["listed", "videos"] = "listed"
     validation: float = 0.1
 
     name: ClassVar[str] = "vggsound"
@@ -69,9 +72,9 @@ class VGGSound(Layout):
                 collected.add(clip, row.place)
             else:
                 collected.miss(clip, file, row.place)
-        protocol = (
-            f"train and test as listed; {collected.validated(self.validation, 'source videos')}"
-        )
+        apart = collected.apart(self.protocol)
+        validated = collected.validated(self.validation, "source videos")
+        protocol = f"train and test as listed{apart}; {validated}"
         # All that are listed, also those of which someone has no file: targets shall not depend on
         # which files are there.
         classes = sorted({row["label"] for row in rows})

@@ -20,26 +20,37 @@ What cannot be had raises `Undecodable`, whose ``reason`` is one of these:
 
 What has another outcome:
 
-- The span of a clip without an end is the longer one of what the file states and what it holds. FLV
-  and Matroska state only the length of the longest stream, and MPEG program and transport streams
-  nothing: one of these that is cut short passes for a short one, unless the clip's end is given.
+- A length is what was decoded, and is compared with what a file states only where that is exact: a
+  count of the stream in AVI, FLAC, MP3 with a header that counts, MP4, MOV and WAV; tags and length
+  of Matroska, and the length of FLV and ASF, if the file is smaller than it says. What FFmpeg
+  guesses, from bit rates or the last time stamp, is not looked at. MPEG program and transport
+  streams and raw AAC, AC-3, MP2 and MP3 state nothing: one that is cut short passes for a short
+  one, unless the clip's end is given.
+- Streams of one file may have different lengths; each has its own.
 - Sound that ends early, but not so early as to be refused, is returned as long as it is; padding of
   a codec at its end, up to 64 ms, is kept. Pictures are as many as asked for: the last stands for
   the moments after it.
-- Damaged packets are passed over. The sound that is lost is missing, and silent if longer than
-  50 ms; of pictures, what no picture covers is missing, where each covers what it says it lasts, or
-  up to a second until the next one. What a decoder conceals counts as decoded.
+- Pauses: the last picture stands, however long, and sound is silent, up to a minute in all. Beyond
+  a minute a time stamp is believed if it lies within what the file states.
+- Damaged packets are passed over. What they held is missing, and so is what a demuxer skipped to
+  find its way again, beyond a second. The sound that is lost is silent if longer than 50 ms. What a
+  decoder conceals counts as decoded.
 - Time stamps: sound and pictures never go back. A picture without one, or with one that goes back,
   is a mean step after the one before.
-- Times count from where the first of the file's streams begins, so that sound and pictures stay
-  together; before the first picture, it is the first.
-- Several streams: the first one. Several channels: their mean.
+- Times count from where the first of the file's streams begins, without what a codec puts before
+  the first sample, so that a clip is the same whatever container holds it (`priming`); before the
+  first picture, it is the first.
+- Several streams: the default one, as FFmpeg chooses it, with a remark. Several channels: their
+  mean, with a remark where they cancel.
 - Pixels that are not square: the longer axis is shortened, pictures are as a viewer sees them.
-  Rotation and mirroring that the file asks for are carried out. Interlaced pictures stay so.
+  Rotation and mirroring that the file or EXIF asks for are carried out. Interlaced pictures stay
+  so.
 - A clip that starts at 2 s or later is sought in AVI, FLAC, FLV, Matroska, MP4, MPEG-TS and WAV:
   pictures and samples are the same as without (AAC and MP2 within 2 of 32768, as their decoders
   carry state). Other files are decoded from the beginning.
 - The same file gives the same bytes on each run: decoders run in one thread.
+
+What is odd about a clip that can be had is added to ``remarks``: `equimodal.data.media.remarks`.
 """
 
 from equimodal.data.media.frames import frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil, gcd
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Lost = Callable[[float, float], float]
 GAP = 0.05  # seconds by which a time stamp may be late without silence before it
 MARGIN = 0.05  # seconds around a clip that the filter of the resampler is given
 
@@ -26,17 +28,22 @@ class Cut:
         rate: of the clip.
         start: of the clip, in seconds.
         end: of the clip, in seconds; None for the end of the frames.
+        lost: how many seconds of a stretch, from and to a moment, were lost to damage; what is
+            silent between frames otherwise is a pause. None: all of them were.
 
     Attributes:
         own: rate of the frames.
     """
 
-    def __init__(self, own: int, rate: int, start: float, end: float | None) -> None:
+    def __init__(
+        self, own: int, rate: int, start: float, end: float | None, lost: Lost | None = None
+    ) -> None:
         import av
 
         common = gcd(own, rate)
         cells = max(0, int(start * common) - ceil(MARGIN * common))
         self.own = own
+        self._lost = lost or (lambda begin, end: end - begin)
         self._rate = rate
         self._begin = cells * (own // common)
         self._skip = round(start * rate) - cells * (rate // common)
@@ -45,7 +52,7 @@ class Cut:
         self._stop = far if end is None else ceil((end + MARGIN) * own)
         self._clip = round(start * own), far if end is None else round(end * own)
         self._position: int | None = None  # number of the next sample, from the file's beginning
-        self._heard = 0
+        self._heard = 0.0
         # Beyond what any clip may miss, silence is counted but not kept: a damaged time stamp can
         # ask for years.
         self._silence = round((MOST + 2 * MARGIN) * own)
@@ -59,6 +66,10 @@ class Cut:
         """Whether nothing is missing any more."""
         return self._position is not None and self._position >= self._stop
 
+    def enough(self, end: int) -> bool:
+        """Whether nothing is missing any more with sound up to a sample, by its number."""
+        return end >= self._stop
+
     @property
     def reached(self) -> float:
         """Where the last frame ended, in seconds."""
@@ -66,7 +77,7 @@ class Cut:
 
     @property
     def heard(self) -> float:
-        """The seconds of the clip that frames hold."""
+        """The seconds of the clip that frames hold, or pauses between them."""
         return self._heard / self.own
 
     def add(self, samples: NDArray[np.float32], at: int | None) -> None:
@@ -79,6 +90,8 @@ class Cut:
         """
         import numpy as np
 
+        if not len(samples):
+            return
         if self._position is None:
             self._position = min(at or 0, self._begin)
             late = (at or 0) - self._position
@@ -92,6 +105,7 @@ class Cut:
             self._silence -= int(silent)
             if self._silence >= 0:
                 self._feed(np.zeros(int(silent), np.float32))
+                self._pause(self._position, self._position + late)
             self._position += late
         after = self._position + len(samples)
         if self._silence >= 0:
@@ -103,6 +117,12 @@ class Cut:
         begin, end = self._clip
         self._heard += int(max(0, min(after, end) - max(self._position, begin)))
         self._position = after
+
+    def _pause(self, begin: int, end: int) -> None:
+        first, last = max(begin, self._clip[0]), min(end, self._clip[1])
+        if last > first:
+            lost = self._lost(first / self.own, last / self.own)
+            self._heard += last - first - lost * self.own
 
     def samples(self) -> NDArray[np.int16]:
         """Return the clip, int16 (T,); nothing can be added any more."""

@@ -6,6 +6,8 @@ import io
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+KINDS = 1024  # of side data: FFmpeg has 32 today
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -31,20 +33,29 @@ def shown_size(width: int, height: int, aspect: Fraction | None, side: int) -> t
 
 
 def jpeg(frame: Any, size: tuple[int, int], quality: int) -> bytes:
-    """Return a frame of PyAV as JPEG of a size (before it is turned upright).
+    """Return a frame of PyAV as JPEG of a size (before it is turned upright)."""
+    return encoded(upright(frame, size), quality)
 
-    Bicubic with antialiasing, in the colour space that the frame states (BT.601 if none); chroma
-    subsampled 4:2:0.
+
+def upright(frame: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a frame of PyAV as RGB of a size (before it is turned), uint8 (H, W, 3).
+
+    Bicubic with antialiasing, in the colour space that the frame states (BT.601 if none).
     """
     from av.video.reformatter import Interpolation as How
-    from PIL import Image
 
     # Without the flags, swscale halves the chroma once more and rounds coarsely: 42 dB instead of
     # 57 dB from exact arithmetic on a GRID frame, for 0.2 ms less.
     how = How.BICUBIC | How.ACCURATE_RND | How.FULL_CHR_H_INT | How.BITEXACT
     width, height = size
     scaled = frame.reformat(width, height, "rgb24", interpolation=how, threads=1)
-    pixels = turned(scaled.to_ndarray(), frame)
+    return turned(scaled.to_ndarray(), frame)
+
+
+def encoded(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Return RGB pixels as JPEG, chroma subsampled 4:2:0."""
+    from PIL import Image
+
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     return file.getvalue()
@@ -58,7 +69,7 @@ def turned(pixels: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
     """
     import numpy as np
 
-    for each in frame.side_data:
+    for each in _side_data(frame):
         if each.type.name != "DISPLAYMATRIX":
             continue
         a, b, _, c, d = np.frombuffer(each, np.int32, 5).tolist()
@@ -68,3 +79,23 @@ def turned(pixels: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
             across, down = c, b
         pixels = pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
     return np.ascontiguousarray(pixels)
+
+
+def _side_data(frame: Any) -> Any:
+    """Return what a decoder has put beside a picture.
+
+    PyAV 18.1 refuses all of it where FFmpeg has a kind that it has no name for, such as EXIF,
+    which cameras put into every picture. So such kinds are given names.
+    """
+    try:
+        return frame.side_data
+    except ValueError:
+        from av.sidedata import sidedata
+
+        kind: Any = sidedata.Type
+        for value in range(KINDS):
+            if value not in kind._value2member_map_:
+                unnamed = object.__new__(kind)
+                unnamed._name_, unnamed._value_ = f"UNNAMED_{value}", value
+                kind._value2member_map_[value] = unnamed
+        return frame.side_data

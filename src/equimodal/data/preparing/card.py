@@ -57,6 +57,16 @@ def card(dataset: Mapping[str, Any], text: str, reasons: Counter[str]) -> str:
             [(s, f"{d['rows']:,}", f"{d['planned'] - d['rows']:,}") for s, d in _splits(dataset)],
         ),
     ]
+    if dataset.get("published"):
+        lines += ["Published lists:", "", *(f"- {_plain(each)}" for each in dataset["published"])]
+        lines.append("")
+    if dataset.get("shared"):
+        lines += [
+            "What the splits share, of which a model may make use:",
+            "",
+            *(f"- {_plain(each)}" for each in dataset["shared"]),
+            "",
+        ]
     if reasons:
         lines += [
             "Left out, as `failures.csv` lists one by one:",

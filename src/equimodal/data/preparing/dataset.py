@@ -9,6 +9,7 @@ from equimodal.data.fingerprint import Member, fingerprint
 from equimodal.data.layouts.clip import Failure
 from equimodal.data.preparing.plan import SPLITS, Plan
 from equimodal.data.preparing.record import Record
+from equimodal.data.preparing.shared import published, shared
 
 
 def described(plan: Plan, records: Mapping[str, Record], failures: list[Failure]) -> dict[str, Any]:
@@ -38,6 +39,8 @@ def described(plan: Plan, records: Mapping[str, Record], failures: list[Failure]
             content["name"], content["classes"], _members(plan, {each.id for each in failures})
         ),
         "about": content["about"],
+        "published": published(plan.listing),
+        "shared": shared(plan.listing),
         "versions": _versions(records.values()),
     }
 

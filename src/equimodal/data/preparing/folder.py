@@ -23,6 +23,7 @@ PLAN = "plan.json"
 DATASET = "dataset.json"
 FAILURES = "failures.csv"
 CARD = "README.md"
+REMARKS = "remarks.csv"
 DATA = "data"  # the folder of shards
 RECORDS = "shards"  # the folder of what is known about each of them
 SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.(parquet|json)({PARTIAL})?")
@@ -119,7 +120,7 @@ def clear(folder: Path) -> None:
             path.unlink()
         with contextlib.suppress(OSError):  # something of the user's is in it, or it is not there
             (folder / name).rmdir()
-    for name in (CARD, FAILURES, PLAN):
+    for name in (CARD, FAILURES, REMARKS, PLAN):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -130,7 +131,7 @@ def sweep(folder: Path) -> None:
         for path in _shards(folder / name):
             if path.name.endswith(PARTIAL):
                 path.unlink(missing_ok=True)
-    for name in (PLAN, DATASET, CARD, FAILURES):
+    for name in (PLAN, DATASET, CARD, FAILURES, REMARKS):
         (folder / f"{name}{PARTIAL}").unlink(missing_ok=True)
 
 

@@ -97,7 +97,7 @@ class Plan:
             "protocol": listing.protocol,
             "classes": list(listing.classes),
             "modalities": kinds(listing),
-            "recipe": {**asdict(self.recipe), "fps": float(self.recipe.fps)},  # 25 is spelt 25.0
+            "recipe": _recipe(self.recipe),
             "view": json.loads(json.dumps(asdict(self.view))),  # tuples become lists
             "shard_size": self.shard_size,
             "about": dict(listing.about),
@@ -152,6 +152,13 @@ def _lines(value: Any) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(", ", ": "))
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
+    told = {**asdict(recipe), "fps": float(recipe.fps)}  # 25 is spelt 25.0
+    if not recipe.keep_partial:
+        del told["keep_partial"]  # so that folders from before the option are gone on with
+    return told
 
 
 def _spelt(clip: Clip) -> dict[str, Any]:

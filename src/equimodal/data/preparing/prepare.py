@@ -12,6 +12,7 @@ from pathlib import Path
 from equimodal.data.batches.view import View
 from equimodal.data.layouts.clip import Failure, Listing
 from equimodal.data.preparing import failures as left_out
+from equimodal.data.preparing import remarks as odd
 from equimodal.data.preparing.card import card
 from equimodal.data.preparing.dataset import described
 from equimodal.data.preparing.folder import (
@@ -127,9 +128,12 @@ def prepare(
         dataset = described(plan, records, failures)
         text = json.dumps(dataset, indent=1) + "\n"
         reasons = left_out.reasons(failures)
+        remarks = [remark for record in records.values() for remark in record.remarks]
+        odd.write(out, remarks)
         write_whole(out / CARD, card(dataset, text, reasons))
         write_whole(out / DATASET, text)
-    return Summary(out, dataset, reasons, sum(r.bytes for r in records.values()), decoded)
+    size = sum(record.bytes for record in records.values())
+    return Summary(out, dataset, reasons, size, decoded, odd.counts(remarks))
 
 
 class Work:

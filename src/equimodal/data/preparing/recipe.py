@@ -17,6 +17,8 @@ class Recipe:
         side: shorter side of stored frames, in pixels; smaller ones are not enlarged.
         quality: of JPEG, 1 to 95.
         rate: of stored sound (mono, 16 bit), in Hz.
+        keep_partial: keep a clip of which some modalities, but not all, can be had: batches say
+            which samples have which.
 
     Raises:
         SetupError: a number is out of its range.
@@ -26,6 +28,7 @@ class Recipe:
     side: int = 256
     quality: int = 90
     rate: int = 16_000
+    keep_partial: bool = False
 
     def __post_init__(self) -> None:
         ranges = {"fps": (0.01, 240), "side": (16, 4096), "quality": (1, 95), "rate": (4000, 96000)}

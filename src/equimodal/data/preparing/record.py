@@ -14,6 +14,7 @@ from equimodal.data.files.stored import digest_of
 from equimodal.data.layouts.clip import Failure
 from equimodal.data.preparing.folder import DATA, RECORDS
 from equimodal.data.preparing.plan import Shard
+from equimodal.data.preparing.remarks import Remark
 from equimodal.system.files import write_whole
 
 LIBRARIES = ("av", "datasets", "pillow", "pyarrow")  # that the bytes of a shard depend on
@@ -31,6 +32,7 @@ class Record:
         seconds: for each modality of sound the longest in it.
         failures: clips of the plan that are not in it.
         versions: of the libraries that made it.
+        remarks: on clips that are in it.
     """
 
     file: str
@@ -40,6 +42,7 @@ class Record:
     seconds: Mapping[str, float]
     failures: tuple[Failure, ...]
     versions: Mapping[str, str]
+    remarks: tuple[Remark, ...] = ()
 
 
 def shard_path(folder: Path, shard: Shard) -> Path:
@@ -57,7 +60,8 @@ def finished(folder: Path, shard: Shard) -> Record | None:
     try:
         held: dict[str, Any] = json.loads(_path(folder, shard).read_text())
         failures = tuple(Failure(**failure) for failure in held.pop("failures"))
-        record = Record(**held, failures=failures)
+        remarks = tuple(Remark(**remark) for remark in held.pop("remarks", ()))
+        record = Record(**held, failures=failures, remarks=remarks)
         path = folder / record.file
         whole = path.stat().st_size == record.bytes and digest_of(path) == record.sha256
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):

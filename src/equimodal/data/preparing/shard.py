@@ -14,7 +14,8 @@ from equimodal.data.preparing import record
 from equimodal.data.preparing.plan import Shard, Stamp
 from equimodal.data.preparing.recipe import Recipe
 from equimodal.data.preparing.record import Record
-from equimodal.data.preparing.rows import Row, UnfitError, decoded
+from equimodal.data.preparing.remarks import Remark
+from equimodal.data.preparing.rows import Decoded, Row, UnfitError, decoded
 from equimodal.errors import SetupError
 from equimodal.system.files import partial_of, publish, settle
 
@@ -73,6 +74,7 @@ def make(
     path = record.shard_path(task.folder, shard)
     partial = partial_of(path)
     failures: list[Failure] = []
+    remarks: list[Remark] = []
     longest: dict[str, float] = {}
     rows: list[Row] = []
     try:
@@ -87,12 +89,13 @@ def make(
                 for place, clip in enumerate(shard.clips):
                     tell(place)
                     try:
-                        row, seconds = _decoded(clip, task, shard.stamps, crashed)
+                        made = _decoded(clip, task, shard.stamps, crashed)
                     except UnfitError as unfit:
                         failures.append(Failure(clip.id, unfit.path, clip.split, unfit.reason))
                         continue
-                    rows.append(row)
-                    for name, length in seconds.items():
+                    rows.append(made.row)
+                    remarks += [Remark(clip.id, path, clip.split, r) for path, r in made.remarks]
+                    for name, length in made.seconds.items():
                         longest[name] = max(length, longest.get(name, 0.0))
                     if len(rows) == GROUP:
                         write()
@@ -103,7 +106,7 @@ def make(
         publish(path)
     finally:
         partial.unlink(missing_ok=True)
-    made = Record(
+    finished = Record(
         path.relative_to(task.folder).as_posix(),
         path.stat().st_size,
         digest_of(path),
@@ -111,14 +114,15 @@ def make(
         longest,
         tuple(failures),
         record.versions(),
+        tuple(remarks),
     )
-    record.write(task.folder, shard, made)
-    return made
+    record.write(task.folder, shard, finished)
+    return finished
 
 
 def _decoded(
     clip: Clip, task: Task, stamps: Mapping[str, Stamp], crashed: Mapping[str, str]
-) -> tuple[Row, dict[str, float]]:
+) -> Decoded:
     paths = dict.fromkeys(piece.path for piece in clip.pieces.values())
     if clip.id in crashed:
         raise UnfitError(next(iter(paths)), crashed[clip.id])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from equimodal.data.preparing import failures as left_out
-from equimodal.data.preparing.folder import FAILURES
+from equimodal.data.preparing.folder import FAILURES, REMARKS
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Summary:
         reasons: how many clips are left out for each.
         bytes: of all shards.
         decoded: clips that this call has decoded; the others it has found.
+        remarks: how many kept clips each of them is made on.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class Summary:
     reasons: Counter[str]
     bytes: int
     decoded: int
+    remarks: Counter[str] = field(default_factory=Counter)
 
     @property
     def fingerprint(self) -> str:
@@ -53,4 +55,9 @@ class Summary:
             lines.append(f"{missing:,} left out: {left_out.spelt(self.reasons)}; see {path}")
         else:
             lines.append("no clip left out")
+        if self.remarks:
+            path = self.folder / REMARKS
+            lines.append(f"odd, but kept: {left_out.spelt(self.remarks)}; see {path}")
+        lines += [f"published list: {each}" for each in self.dataset.get("published", ())]
+        lines += [f"shared: {each}" for each in self.dataset.get("shared", ())]
         return "\n".join(lines)

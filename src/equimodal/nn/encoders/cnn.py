@@ -15,11 +15,12 @@ Norm = Literal["batch", "group", "none"]
 
 
 class _CNN(nn.Module):
-    """Convolutions of stride 2, each with normalisation and ReLU, averaged over all positions."""
+    """Convolutions of stride 2, each with normalisation and ReLU, averaged over positions."""
 
     convolution: ClassVar[type[nn.Conv1d | nn.Conv2d | nn.Conv3d]]
     batch_norm: ClassVar[type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]]
     axes: ClassVar[tuple[str, ...]]
+    time: ClassVar[int]  # which axis of a batch is time
 
     def __init__(
         self,
@@ -29,9 +30,12 @@ class _CNN(nn.Module):
         width: int = 16,
         depth: int = 3,
         norm: Norm = "batch",
+        bins: int = 1,
     ) -> None:
         super().__init__()
-        refuse_sizes(self, in_channels=in_channels, features=features, width=width, depth=depth)
+        refuse_sizes(
+            self, in_channels=in_channels, features=features, width=width, depth=depth, bins=bins
+        )
         if norm not in ("batch", "group", "none"):
             raise SetupError(unknown("norm", str(norm), ("batch", "group", "none")))
         self.in_channels = in_channels
@@ -40,13 +44,20 @@ class _CNN(nn.Module):
         self.layers = nn.Sequential(
             *(self._block(*ends, norm) for ends in itertools.pairwise(channels))
         )
+        self.bins = bins
+        self.together = nn.Linear(bins * features, features) if bins > 1 else None
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features ``(B, features)``."""
         refuse_shape(self, x, ("B", self.in_channels, *self.axes))
         maps: Tensor = self.layers(x)
-        return maps.flatten(2).mean(dim=2)
+        if self.together is None:
+            return maps.flatten(2).mean(dim=2)
+        over_time = maps.movedim(self.time, 2).flatten(3).mean(dim=3) if maps.ndim > 3 else maps
+        parts = nn.functional.adaptive_avg_pool1d(over_time, self.bins)
+        together: Tensor = self.together(parts.flatten(1))
+        return together
 
     def _block(self, in_channels: int, channels: int, norm: Norm) -> nn.Sequential:
         bias = norm == "none"  # normalisation would take a bias off again
@@ -74,6 +85,9 @@ class CNN1d(_CNN):
         depth: number of layers.
         norm: "batch", "group" (groups of 8 channels where that divides them, else one group),
             "none". Without BatchNorm a sample's features do not depend on its batch.
+        bins: parts of time that are averaged each by itself, and then put together by a linear
+            layer: with 1, the default, the order of time is lost. Time is L, W of `CNN2d` and T of
+            `CNN3d`.
 
     Attributes:
         features: width of the output.
@@ -89,6 +103,7 @@ class CNN1d(_CNN):
     convolution = nn.Conv1d
     batch_norm = nn.BatchNorm1d
     axes = ("L",)
+    time = 2
 
 
 class CNN2d(_CNN):
@@ -104,6 +119,7 @@ class CNN2d(_CNN):
     convolution = nn.Conv2d
     batch_norm = nn.BatchNorm2d
     axes = ("H", "W")
+    time = 3
 
 
 class CNN3d(_CNN):
@@ -119,3 +135,4 @@ class CNN3d(_CNN):
     convolution = nn.Conv3d
     batch_norm = nn.BatchNorm3d
     axes = ("T", "H", "W")
+    time = 2

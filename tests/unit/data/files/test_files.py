@@ -349,7 +349,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_name_of_nothing_says_what_there_is() -> None:
-    with pytest.raises(SetupError, match=re.escape("or the path of a .npz or .parquet file")):
+    with pytest.raises(
+        SetupError, match=re.escape("or the path of a .npz, .parquet, .pkl or .pickle file")
+    ):
         data.load("wach")
     with pytest.raises(SetupError, match="watch: where, seed: for files alone"):
         data.load("watch", where={"slot": 3}, seed=0)

@@ -107,3 +107,11 @@ def test_faults_of_the_lists_are_refused_with_their_place(source):
         SetupError, match=r"trainSet.txt: no such file: expected Annotations.txt, trainSet.txt"
     ):
         AVE(source).listing()
+
+
+def test_events_without_a_length_are_named_and_shared_videos_left_out_where_asked(source):
+    listing = AVE(source).listing()
+    assert listing.about["events without a length"] == "-3jS8tWfLJxI (Bark, 0 to 0)"
+    apart = AVE(source, protocol="videos").listing()
+    assert by_split(apart)["val"] == ["E_1Asfq8it4"]
+    assert by_split(apart)["test"] == by_split(listing)["test"]

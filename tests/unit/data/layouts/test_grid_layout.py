@@ -230,3 +230,24 @@ def test_the_real_clips():
     lengths = [c.pieces["audio"].end - c.pieces["audio"].start for c in listing.clips]
     assert min(lengths) > 0.03
     assert max(lengths) < 1.5
+
+
+def test_alignments_that_count_frames_are_recognised(tmp_path):
+    """The same words at the same seconds, also where only some of the files count frames."""
+    from equimodal.data.layouts.grid_words import words
+
+    units = "0 23750 sil\n23750 29500 bin\n29500 34000 blue\n34000 35500 at\n35500 41000 f\n"
+    units += "41000 47250 two\n47250 53500 now\n53500 74500 sil\n"
+    frames = "\n".join(
+        " ".join([str(int(s) // 1000), str(int(e) // 1000), w])
+        for s, e, w in (line.split() for line in units.splitlines())
+    )
+    (tmp_path / "units.align").write_text(units)
+    (tmp_path / "frames.align").write_text(frames)
+    exact, length = words(tmp_path / "units.align", "bbaf2n")
+    coarse, counted = words(tmp_path / "frames.align", "bbaf2n")
+    assert abs(length - counted) < 0.04
+    for slot, word in exact.items():
+        assert coarse[slot].text == word.text
+        assert abs(coarse[slot].start - word.start) < 0.04
+        assert abs(coarse[slot].end - word.end) < 0.04

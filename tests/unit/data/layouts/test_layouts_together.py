@@ -20,6 +20,7 @@ from equimodal.data.layouts import (
     AVMNIST,
     GRID,
     LAYOUTS,
+    MELD,
     CremaD,
     KineticsSounds,
     Layout,
@@ -92,6 +93,16 @@ def manifest(root: Path, seed: int) -> Layout:
     return Manifest(write(root / "m.csv", "path,label,split", *rows))
 
 
+def meld(root: Path, seed: int) -> Layout:
+    head = "Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime"
+    for part, first in (("train", 1), ("dev", 0), ("test", 0)):
+        tree(root, [f"{part}_splits/dia{i}_utt0.mp4" for i in range(first, 10)], seed)
+        moods = [("joy", "positive"), ("anger", "negative")]
+        lines = [f"x,Ross,{','.join(moods[i % 2])},{i},0,1,2,0,1" for i in range(10)]
+        write(root / f"{part}_sent_emo.csv", f"{head},EndTime", *lines)
+    return MELD(root)
+
+
 MAKERS: dict[str, Callable[[Path, int], Layout]] = {
     "crema-d": crema_d,
     "kinetics-sounds": kinetics,
@@ -100,6 +111,7 @@ MAKERS: dict[str, Callable[[Path, int], Layout]] = {
     "grid": grid,
     "av-mnist": av_mnist,
     "manifest": manifest,
+    "meld": meld,
 }
 
 

@@ -149,7 +149,7 @@ def test_classes_may_be_given_in_their_order(folder):
         (HEAD, "../data/clips/00.mp4,a,test", "m.csv, line 22: expected a path below"),
         (HEAD, "/etc/passwd,a,test", "m.csv, line 22: expected a path below .* found '/etc/passwd'"),
         (HEAD, "link/out.mp4,a,test", "m.csv, line 22: link/out.mp4 is a link out of the source"),
-        (HEAD.replace("label", "class"), "", "m.csv: expected the columns path, label, split, found path, class, split"),
+        (HEAD.replace("label", "kind"), "", "m.csv: expected the columns path, label, split, found path, kind, split: label missing"),
     ],
 )  # fmt: skip
 def test_faults_are_refused_with_their_line(folder, tmp_path, head, row, said):
@@ -180,7 +180,7 @@ def test_optional_columns_that_do_not_fit_are_refused(folder, column, value, sai
 def test_what_is_no_manifest_is_refused(folder):
     for name, said in (("none.csv", "found no file"), ("clips", "found another file")):
         with pytest.raises(
-            SetupError, match=f"{name}: expected a manifest, a .csv or .parquet.*{said}"
+            SetupError, match=f"{name}: expected a manifest, a .csv, .tsv or .parquet.*{said}"
         ):
             Manifest(folder / name).listing()
     with pytest.raises(SetupError, match=r"m.csv: expected rows, found none"):

@@ -96,3 +96,18 @@ def test_a_line_that_does_not_fit_is_refused(source, row, said):
     write(source / "vggsound.csv", *map(line, ROWS), row)
     with pytest.raises(SetupError, match=f"vggsound.csv, line 61: {said}"):
         VGGSound(source).listing()
+
+
+def test_training_clips_of_videos_of_test_are_left_out_where_asked(source):
+    again = [(row[0], 200, row[2], "train") for row in ROWS if row[3] == "test"][:5]
+    tree(source, [f"more/{stem(row)}.mp4" for row in again])
+    write(source / "vggsound.csv", *map(line, [*ROWS, *again]))
+    listed = VGGSound(source).listing()
+    apart = VGGSound(source, protocol="videos").listing()
+    assert groups(listed, "test") & (groups(listed, "train") | groups(listed, "val"))
+    assert not groups(apart, "test") & (groups(apart, "train") | groups(apart, "val"))
+    assert by_split(apart)["test"] == by_split(listed)["test"]
+    assert len(listed.clips) - len(apart.clips) == 5
+    assert "but for 5 clips of videos of test" in apart.protocol
+    with pytest.raises(SetupError, match="unknown protocol 'video': did you mean 'videos'"):
+        VGGSound(source, protocol="video").listing()

@@ -1,0 +1,131 @@
+"""Clips that lack a modality: kept where asked, and batches say which they are."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import equimodal as eq
+from equimodal import data
+from equimodal.cli import main
+from equimodal.training import model_for
+from support.clips import write_clip
+
+LACKING = {"audio": {"c0.mp4", "c5.mp4"}, "visual": {"c1.mp4"}}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty clips: two without sound, one without pictures, one without either."""
+    folder = tmp_path_factory.mktemp("partial")
+    whole = write_clip(folder / "whole.mp4", seconds=0.5, rate=16_000)
+    deaf = write_clip(folder / "deaf.mp4", seconds=0.5, sound=False)
+    blind = write_clip(folder / "blind.mp4", seconds=0.5, rate=16_000, video=False)
+    (folder / "none.mp4").write_bytes(b"")
+    rows = []
+    for number in range(20):
+        name = f"c{number}.mp4"
+        kind = {0: deaf, 5: deaf, 1: blind, 2: folder / "none.mp4"}.get(number, whole)
+        shutil.copy(kind, folder / name)
+        rows.append((name, "ab"[number % 2], "test" if number > 14 else "train"))
+    with (folder / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    return folder
+
+
+def prepared(source: Path, out: Path, *options: str) -> int:
+    command = ["prepare", "manifest", "--source", str(source / "clips.csv"), "--out", str(out)]
+    command += ["--workers", "1", "--side", "24", "--allow-missing", "0.5", "--rate", "8000"]
+    return main([*command, *options])
+
+
+@pytest.fixture(scope="module")
+def folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "prepared"
+    assert prepared(source, out, "--keep-partial") == 0
+    return out
+
+
+def test_without_the_option_they_are_left_out(source: Path, tmp_path: Path) -> None:
+    assert prepared(source, tmp_path / "out") == 0
+    with (tmp_path / "out" / "failures.csv").open(newline="") as file:
+        reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons == {
+        "c0.mp4": "no sound",
+        "c5.mp4": "no sound",
+        "c1.mp4": "no video",
+        "c2.mp4": "empty file",
+    }
+    splits = data.load(tmp_path / "out", size=16)
+    assert next(iter(splits.train.loader(4)))[-1].shape == (4,)
+    assert splits.train.transform(next(iter(splits.train.loader(4)))).present is None
+
+
+def test_with_it_they_are_kept_and_listed(folder: Path) -> None:
+    with (folder / "failures.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["c2.mp4"]
+    with (folder / "remarks.csv").open(newline="") as file:
+        found = {row["id"]: row["remark"] for row in csv.DictReader(file)}
+    assert {name: found[name] for name in ("c0.mp4", "c1.mp4", "c5.mp4")} == {
+        "c0.mp4": "without audio: no sound",
+        "c1.mp4": "without visual: no video",
+        "c5.mp4": "without audio: no sound",
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_say_which_samples_have_which(folder: Path, workers: int) -> None:
+    splits = data.load(folder, size=16)
+    seen = 0
+    for clips in (splits.train, splits.val, splits.test):
+        first = 0
+        for batch in clips.loader(4, workers=workers):
+            made = clips.transform(batch)
+            *inputs, target = made
+            assert made.present is not None
+            for name, values in zip(clips.modalities, inputs, strict=True):
+                names = clips.ids[first : first + len(target)]
+                expected = [each not in LACKING[name] for each in names]
+                assert made.present[name].tolist() == expected
+                for value, there in zip(values, expected, strict=True):
+                    assert torch.isfinite(value).all()
+                    seen += not there
+                    assert there or value.std(dim=(-2, -1)).max() < 1e-4, "silent or black"
+            first += len(target)
+    assert seen == 3
+
+
+def test_a_stream_gives_the_same(folder: Path) -> None:
+    clips = data.load(folder, size=16).test
+    stream = data.stream(folder, "test", size=16)
+    for one, other in zip(clips.loader(3), stream.loader(3), strict=True):
+        made, streamed = clips.transform(one), stream.transform(other)
+        assert made.present is not None
+        assert streamed.present is not None
+        for name, mask in made.present.items():
+            assert torch.equal(mask, streamed.present[name])
+
+
+def test_the_mask_reaches_the_balancer(folder: Path) -> None:
+    splits = data.load(folder, size=32)
+    model = model_for(splits)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    balancer = eq.Balancer(eq.OGM(0.8), model, dict(model.encoders.items()), model.head, optimizer)
+    for batch in splits.train.loader(16):
+        made = splits.train.transform(batch)
+        *inputs, target = made
+        loss = balancer.loss(model(*inputs), target, present=made.present)
+        balancer.backward(loss)
+        balancer.modulate()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.isfinite(loss)
+
+
+def test_a_run_by_command_trains_on_them(folder: Path, tmp_path: Path) -> None:
+    command = ["train", "manifest", "--data", str(folder), "--method", "ogm", "--epochs", "1"]
+    assert main([*command, "--view", "size=32", "--out", str(tmp_path / "run")]) == 0
