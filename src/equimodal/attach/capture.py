@@ -21,6 +21,8 @@ from equimodal.attach.rerun import copied
 from equimodal.errors import MatchError, SetupError
 from equimodal.modalities import Modalities
 
+Kept = EncoderCall | tuple[Any, ...]  # a call, or what makes one
+
 
 class Hook:
     """A module hook that leaves no trace in copies: they carry a builtin that does nothing."""
@@ -80,7 +82,7 @@ class Recorder:
         self._changes: Versions = None
         self._inside = False  # the whole model: then calls are of this forward alone
         self._names = modalities.names
-        self._calls: dict[str, list[EncoderCall]] = {name: [] for name in modalities.names}
+        self._calls: dict[str, list[Kept]] = {name: [] for name in modalities.names}
         self._modules = list(modalities.encoder_modules())
         self._model = model
         self._handles: list[RemovableHandle] = []
@@ -241,19 +243,21 @@ class Recorder:
         """Record a forward of a module of an encoder."""
         if not self.recording() and not self.runs_frozen(module):
             return
-        if not torch.compiler.is_compiling():
-            self.called.add(name)
+        if torch.compiler.is_compiling():
+            # A module that is compiled by itself: the compiler takes this for a frame of its own,
+            # and looks into every tensor that is more than passed on here.
+            kept = (module, (args, kwargs), output) if self.keeps_encoders else (module,)
+            self._calls[name] = [*self._calls[name], kept] if self._inside else [kept]
+            return
+        self.called.add(name)
         call = EncoderCall(module)
         if self.keeps_encoders:
             call = EncoderCall(module, (args, kwargs), copied(output), versions(output))
         if not self._inside:  # by hand, and no head may ever follow: they must not pile up
-            if torch.compiler.is_compiling():
-                self._calls[name] = [call]
-                return
             call = replace(call, weights=_weights(module))
             self._calls[name] = [
                 known
-                for known in self._calls[name]
+                for known in map(_made, self._calls[name])
                 if known.weights == _weights(known.module)
                 and (torch.is_grad_enabled() or known.module is not module)
             ]
@@ -327,7 +331,7 @@ class Recorder:
         calls = {}  # filled in a plain loop, which the compiler follows
         for name, of in self._calls.items():
             if of:
-                calls[name] = tuple(of)
+                calls[name] = tuple([_made(call) for call in of])
         given, changes = self._given, self._changes
         autocast = _autocast(inputs)
         if self.head is None:
@@ -359,6 +363,10 @@ class Recorder:
             if tensor.grad_fn is not None and tensor.grad_fn not in upstream:
                 mark(tensor, self._key, replace(call, output=path, returned=tensor.detach()))
         return None
+
+
+def _made(kept: Kept) -> EncoderCall:
+    return kept if isinstance(kept, EncoderCall) else EncoderCall(*kept)
 
 
 def leave(recorder: Recorder, handles: Sequence[RemovableHandle]) -> None:

@@ -37,7 +37,7 @@ from lightning.pytorch.trainer.states import TrainerFn  # noqa: E402
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 SETTINGS = (  # of the balancer, passed on as they are; the others come from the trainer
     "features", "criterion", "outputs", "scores", "forward", "train_loader", "val_loader",
-    "own_optimizer", "seed",
+    "own_optimizer", "seed", "micro_batches",
 )  # fmt: skip
 
 
