@@ -242,6 +242,8 @@ class Recorder:
         if not self.recording() and not self.runs_frozen(module):
             return
         if not torch.compiler.is_compiling():
+            if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for _, t in tensors(output)):
+                return  # within vmap: it is one sample's, and gone when vmap returns
             self.called.add(name)
         call = EncoderCall(module)
         if self.keeps_encoders:

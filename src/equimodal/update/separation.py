@@ -14,7 +14,7 @@ from equimodal.late import Late
 from equimodal.method import REST, Method
 from equimodal.modalities import Modalities
 from equimodal.update.fingerprint import Fingerprint
-from equimodal.update.reach import crosses_sink, reaches
+from equimodal.update.reach import crosses_sink, hides, reaches
 
 Buffers = dict[str, dict[nn.Parameter, Tensor]]  # by term and parameter
 DONATED = "donated buffers"  # torch's own words for what it frees in a compiled backward pass
@@ -53,6 +53,7 @@ class Separation:
         self._last = ""  # the term that can do without a pass of its own
         self._complete: bool | None = None  # whether it has had one; None before the first loss
         self._print: Fingerprint | None = None
+        self._walked: set[str] = set()  # terms whose graph is known to hide nothing
 
     def _parts(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters that are combined, by modality and under `REST`."""
@@ -165,6 +166,10 @@ class Separation:
                     else ""
                 )
             )
+        for name in terms.keys() - self._walked:
+            if hides(terms[name]):
+                raise StepError(_reentrant(self.method))
+            self._walked.add(name)
         scales = torch.autograd.grad(
             loss, list(terms.values()), retain_graph=True, allow_unused=True
         )
@@ -319,4 +324,14 @@ def _said(error: RuntimeError, method: Method) -> Exception:
             f"a separate pass of {kind} needs a compiled graph twice: set "
             "torch._functorch.config.donated_buffer = False before compiling"
         )
+    if "use_reentrant" in str(error):
+        return StepError(_reentrant(method))
     return error
+
+
+def _reentrant(method: Method) -> str:
+    return (
+        f"separate passes of {type(method).__name__} do not come to what reentrant checkpointing "
+        "recomputes: checkpoint with use_reentrant=False "
+        "(gradient_checkpointing_kwargs={'use_reentrant': False} in transformers)"
+    )
