@@ -33,6 +33,8 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
         refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)
     terms = parts.methods.terms(step)
+    if "joint" not in vars(step):
+        step.criterion.follow(step.logits if step.outputs is None else step.outputs, step.target)
     probe = parts.scores.objective(step)
     if probe is not None:
         terms["scores/probe"] = probe
