@@ -323,7 +323,7 @@ def _name(loss: Loss) -> str:
 
 def _device_hint(logits: Any, target: Any) -> str:
     here, there = (getattr(value, "device", None) for value in (logits, target))
-    if here is None or there is None or here == there:
+    if not isinstance(target, Tensor) or here is None or here == there:
         return ""
     return f". The target is on {there}, the logits are on {here}: write target.to(logits.device)"
 

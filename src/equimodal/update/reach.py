@@ -81,9 +81,10 @@ def reaches(loss: Tensor, parameters: Collection[nn.Parameter], barrier: Collect
     return False
 
 
-def hides(term: Tensor) -> bool:
-    """Whether a term leads to parameters that a separate pass does not come to."""
-    return any(node.name() == REENTRANT for node in _walk([(term.grad_fn, term.output_nr)], set()))
+def hides(term: Tensor, barrier: Collection[Node] = ()) -> bool:
+    """Whether a tensor leads to what reentrant checkpointing recomputes, past a barrier."""
+    nodes = _walk([(term.grad_fn, term.output_nr)], set(barrier))
+    return any(node.name() == REENTRANT for node in nodes)
 
 
 def crosses_sink(term: Tensor) -> bool:
