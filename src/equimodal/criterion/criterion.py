@@ -94,7 +94,7 @@ class Criterion:
 
     @torch.no_grad()
     def follow(self, outputs: Tensor, target: Any) -> None:
-        """Let a criterion that follows its calls see a batch whose own loss nobody has asked for."""
+        """Let a criterion that follows its calls see a batch whose own loss nobody took."""
         if isinstance(self.loss, nn.Module) and not self._torchs:
             self.total(outputs, target)
 

@@ -47,6 +47,7 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     active = parts.active()
     coefficients = parts.methods.coefficients(evidence, parts.epoch)
     if parts.separation is not None:
+        parts.notices.untouched(parts.separation.unreached())
         parts.separation.combine(parts.process_group)
     if parts.tracker.due(parts.steps):
         parts.tracker.gradients()

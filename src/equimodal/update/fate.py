@@ -130,7 +130,7 @@ class Sentinel:
 
 
 class Fates:
-    """The fates of the gradients of several parts of a model, each told by one parameter of it first.
+    """The fates of the gradients of several parts of a model, each told by one parameter first.
 
     Args:
         handles: the hooks are noted here, for whoever takes them off.

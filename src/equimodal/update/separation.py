@@ -45,6 +45,8 @@ class Separation:
         self.modalities = modalities
         self.static = static
         self._changed, self._differing = Late(self._refuse_changed), Late(self._refuse_differing)
+        self._hooked = Late(self._refuse_hooked)
+        self._walked: set[str] = set()  # terms whose graph is known to hide nothing
         self.forget()
 
     def forget(self) -> None:
@@ -52,8 +54,8 @@ class Separation:
         self._terms: Buffers = {}
         self._last = ""  # the term that can do without a pass of its own
         self._complete: bool | None = None  # whether it has had one; None before the first loss
+        self._whole = False  # whether all of them must add up to what is in `.grad`
         self._print: Fingerprint | None = None
-        self._walked: set[str] = set()  # terms whose graph is known to hide nothing
 
     def _parts(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters that are combined, by modality and under `REST`."""
@@ -112,6 +114,8 @@ class Separation:
                     known = total.get(parameter)
                     total[parameter] = gradient if known is None else known + gradient
         self._print = Fingerprint({p: self._sum(p) for p in parameters})
+        if self._whole:
+            self._hooked.note(self._print.strange()[None].float())
 
     def _own(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms of the method, by their names there, and "joint" if it leads anywhere.
@@ -136,6 +140,10 @@ class Separation:
         complete = reaches(loss, parameters, barrier)
         if self._complete is None:
             complete |= any(_there(parameter.grad) for parameter in parameters)
+            # Each pass runs the hooks, and what they make of a sum need not be that of its terms.
+            hooked = any(_hooked(parameter) for parameter in parameters)
+            self._whole = hooked and not complete and ranks.world_size(None) == 1
+            complete |= hooked
             half = any(p.dtype in (torch.float16, torch.bfloat16) for p in parameters)
             names = list(next(terms for terms in own if terms))
             self._complete = complete or half
@@ -264,6 +272,24 @@ class Separation:
         """Judge what an earlier step has noted on a device."""
         self._changed.settle()
         self._differing.settle()
+        self._hooked.settle()
+
+    def unreached(self) -> list[str]:
+        """Return the modalities whose terms had gradients, and of which none is in `.grad`."""
+        buffered = {parameter for buffers in self._terms.values() for parameter in buffers}
+        return [
+            name
+            for name, of in self._parts().items()
+            if name != REST and buffered.intersection(of) and all(p.grad is None for p in of)
+        ]
+
+    def _refuse_hooked(self, flags: list[float]) -> None:
+        if any(flags):
+            raise StepError(
+                "hooks on parameters make of the gradient of a sum something else than of its "
+                f"terms, and {type(self.method).__name__} combines these: clip or change gradients "
+                "after balancer.modulate(), and take the hooks off"
+            )
 
     def _refuse_changed(self, flags: list[float]) -> None:
         if any(flags):
@@ -303,6 +329,15 @@ class Separation:
             for term in gradients.values():
                 gradient -= term[index]
             gradient += combined[index]
+
+
+def _hooked(parameter: nn.Parameter) -> bool:
+    """Whether hooks of others than this package may change the gradient of a parameter."""
+    hooks = [
+        *(parameter._backward_hooks or {}).values(),
+        *(getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values(),
+    ]
+    return any(not str(getattr(hook, "__module__", "")).startswith("equimodal.") for hook in hooks)
 
 
 def _sparse(buffers: Buffers) -> bool:

@@ -14,8 +14,8 @@ from equimodal.step import Step
 from equimodal.update.reach import hides
 
 RECOMPUTED = (
-    "the head is checkpointed, so that a backward pass recomputes it with its own parameters, and a "
-    "method has run it with others: leave the head out of checkpointing"
+    "the head is checkpointed, so that a backward pass recomputes it with its own parameters, and "
+    "a method has run it with others: leave the head out of checkpointing"
 )
 
 
