@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ def by_hand(
         features = model.features(audio, video)
         criterion(model.fuse(features), target).backward()
         detached = [z.detach() for z in features]
-        factors = coefficients(model, detached, lambda u, t=target: each(u, t), affine)  # type: ignore[misc]
+        factors = coefficients(model, detached, lambda u, t=target: each(u, t), affine)
         for factor, encoder in zip(factors, (model.audio, model.video), strict=True):
             for parameter in encoder.parameters():
                 assert parameter.grad is not None
@@ -131,6 +132,8 @@ def without(model: Net) -> None:
 
 def zeroed(model: Net) -> None:
     for layer in (model.audio[0], model.video[0], model.head):
+        assert isinstance(layer, nn.Linear)
+        assert layer.weight.grad is not None
         layer.weight.grad.zero_()
 
 
@@ -163,7 +166,7 @@ def test_a_layer_that_the_loop_leaves_out_takes_nothing_else_with_it(
         left = {id(layer.weight) for layer in (model.audio[0], model.video[0], model.head)}
         kept = [
             part
-            for part, p in zip(moved.split(sizes), model.parameters(), strict=True)
+            for part, p in zip(torch.split(moved, sizes), model.parameters(), strict=True)
             if id(p) not in left
         ]
         return torch.cat(kept)
@@ -251,7 +254,7 @@ def test_hooks_on_parameters_are_followed_where_they_are_linear(method: Any) -> 
     def hooked(hook: Callable[[Tensor], Tensor | None]) -> Tensor:
         model = made(Net)
         for parameter in model.parameters():
-            parameter.register_hook(hook)
+            parameter.register_hook(hook)  # type: ignore[no-untyped-call]
         return trained(model, method())
 
     plain = trained(made(Net), method())
@@ -272,7 +275,7 @@ def test_stepping_within_the_backward_pass_is_said(method: Any) -> None:
         parameter.grad = None
 
     for parameter in model.parameters():
-        parameter.register_post_accumulate_grad_hook(step)
+        parameter.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]
     with pytest.warns(eq.BalanceWarning, match="no gradient reached encoders"):
         trained(model, method())
 
@@ -288,7 +291,8 @@ class Upcast(nn.Module):
         self.dtype, self.out = dtype, nn.Linear(2 * WIDTH, CLASSES).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(x.to(self.dtype)).float()
+        logits: Tensor = self.out(x.to(self.dtype)).float()
+        return logits
 
 
 def test_a_head_that_casts_by_itself_is_split() -> None:
@@ -428,7 +432,7 @@ def described(target: Tensor) -> Any:
     return {"label": target, "weight": torch.linspace(0.5, 1.5, BATCH), "names": "all"}
 
 
-def elements(logits: Tensor, target: Any) -> Tensor:
+def elements(logits: Tensor, target: Any) -> Any:
     if isinstance(target, dict):
         return F.cross_entropy(logits, target["label"], reduction="none") * target["weight"]
     first, second = (F.cross_entropy(logits, t, reduction="none") for t in target[:2])
@@ -465,3 +469,57 @@ def test_wrong_arguments_are_refused_in_words() -> None:
     with pytest.raises(eq.MatchError) as caught:
         balancer.loss(model(audio, video), target.numpy())
     assert "logits.device" not in str(caught.value)
+
+
+# ------------------------------------------------------- parameters of an encoder that are new
+
+
+class Adapter(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.down = layer.requires_grad_(False), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x) + self.down(x)
+
+
+def adapted(model: Net) -> None:
+    model.audio[2] = Adapter(model.audio[2])
+
+
+def normed(model: Net) -> None:
+    nn.utils.parametrizations.weight_norm(model.video[0])
+
+
+def assigned(model: Net) -> None:
+    model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+
+
+@pytest.mark.parametrize("change", [adapted, normed, assigned])
+def test_parameters_that_come_after_the_balancer_are_refused(
+    change: Callable[[Net], None],
+) -> None:
+    model = made(Net)
+    balancer, optimizer = balanced(model)
+    change(model)
+    optimizer.add_param_group({"params": list(set(model.parameters()) - set(held(optimizer)))})
+    audio, video, target = batches(1)[0]
+    with pytest.raises(eq.SetupError, match="got new parameters after the balancer was made"):
+        balancer.loss(model(audio, video), target)
+
+
+def test_parameters_replaced_during_training_are_refused() -> None:
+    model = made(Net)
+    balancer, optimizer = balanced(model)
+    audio, video, target = batches(1)[0]
+    for late in (False, True):
+        balancer.backward(balancer.loss(model(audio, video), target))
+        with pytest.raises(eq.SetupError, match="assign=True") if late else nullcontext():
+            balancer.modulate()
+        optimizer.step()
+        optimizer.zero_grad()
+        assigned(model)
+
+
+def held(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -30,6 +30,7 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     """
     refuse_misfit(parts, step)
     if parts.shapes is None:
+        parts.attached.modalities.refuse_changed()
         refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)
     terms = parts.methods.terms(step)
