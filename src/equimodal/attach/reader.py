@@ -109,7 +109,8 @@ class Reader:
                     found = of_outputs(self.given, self._modalities, call, ends, self._misfits)
                 elif self.given is not None:
                     found = given_layout(self.given, call.inputs)
-                    if isinstance(found, Concatenated) and not call.compiled:
+                    traced = call.compiled or torch.compiler.is_compiling()
+                    if isinstance(found, Concatenated) and not traced:
                         found = told_apart(self.given, call.inputs, call.outputs())
                 else:
                     found = self._of_inputs(call)
