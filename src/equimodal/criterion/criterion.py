@@ -69,7 +69,7 @@ class Criterion:
         """
         if not self._told:
             self.outputs = told(self.loss, self.given, _name(self.loss), outputs, target)
-            self._told = outputs.grad_fn is not None
+            self._told = not torch.compiler.is_compiling() and outputs.grad_fn is not None
 
     def at(self, outputs: Tensor, target: Any) -> Criterion:
         """Return the criterion of one batch, which looks once for what counts in it.
