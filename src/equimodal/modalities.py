@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -125,6 +126,25 @@ class Modalities:
             name: [modules[m] for m in self.modules[name]] + [parameters[p] for p in self.raw[name]]
             for name in self.names
         }
+
+    def refuse_changed(self) -> None:
+        """Refuse encoders whose parameters are others than they were.
+
+        Raises:
+            SetupError: some were put in or replaced.
+        """
+        if torch.compiler.is_compiling():
+            return
+        known = {each.parameter for of in self.owned.values() for each in of}.union(self.rest)
+        for name, module in self.encoder_modules():
+            new = [n for n, p in module.named_parameters() if p not in known and p.requires_grad]
+            if new:
+                raise SetupError(
+                    f"encoders['{name}'] got new parameters after the balancer was made, which no "
+                    f"method would act on: {', '.join(new[:3])}{', ...' if new[3:] else ''}. Make "
+                    "the balancer when the model is complete: after adapters such as LoRA, weight "
+                    "normalisation, new embeddings and load_state_dict(assign=True)"
+                )
 
     def trainable(self, name: str) -> list[OwnedParameter]:
         """Return the parameters that the modality owns and that require a gradient."""

@@ -203,9 +203,9 @@ def test_features_that_are_told_are_taken_as_told(way: str, kind: Any, features:
 )
 def test_features_that_make_no_sense_are_refused(features: Any, words: list[str]) -> None:
     made = World()
-    balancer = made.balance(eq.OGM(0.8), features=features)
     *inputs, target = batch()
     with pytest.raises(eq.SetupError) as caught:
+        balancer = made.balance(eq.OGM(0.8), features=features)
         balancer.loss(made.model(*inputs), target)
     for word in words:
         assert word in str(caught.value)

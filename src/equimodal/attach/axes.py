@@ -76,12 +76,7 @@ class Axes:
         for view in views:
             axes = {name: set(range(leaves[name].ndim)) for name in names}
             for sample in (0, size - 1):
-                gradients = torch.autograd.grad(
-                    (view[sample] * weights).sum(),
-                    [leaves[name] for name in names],
-                    retain_graph=True,
-                    allow_unused=True,
-                )
+                gradients = _gradients((view[sample] * weights).sum(), [leaves[n] for n in names])
                 for name, gradient in zip(names, gradients, strict=True):
                     axes[name] &= _holding(sample, size, gradient)
             for name in names:
@@ -136,3 +131,15 @@ def _holding(sample: int, size: int, gradient: Tensor | None) -> set[int]:
             if bool(along[sample]) and int(along.sum()) == 1:
                 held.add(dim)
     return held
+
+
+def _gradients(number: Tensor, leaves: list[Tensor]) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise MatchError(
+            "the head is checkpointed reentrantly, which hides what its outputs depend on: "
+            "checkpoint with use_reentrant=False, or leave the head out"
+        ) from error

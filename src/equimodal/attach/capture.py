@@ -249,6 +249,8 @@ class Recorder:
             kept = (module, (args, kwargs), output) if self.keeps_encoders else (module,)
             self._calls[name] = [*self._calls[name], kept] if self._inside else [kept]
             return
+        if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for _, t in tensors(output)):
+            return  # within vmap: it is one sample's, and gone when vmap returns
         self.called.add(name)
         call = EncoderCall(module)
         if self.keeps_encoders:

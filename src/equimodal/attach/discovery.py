@@ -8,8 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.attach.features import Concatenated, Inputs, Layout, Path, Separate, spell, tensors
-from equimodal.errors import MatchError
+from equimodal.attach.features import (
+    Concatenated,
+    Given,
+    Inputs,
+    Layout,
+    Path,
+    Separate,
+    sliced,
+    spell,
+    tensors,
+)
+from equimodal.errors import MatchError, SetupError
 
 
 @torch.enable_grad()
@@ -64,6 +74,25 @@ def find_layout(
     raise MatchError(_unmatched(names, found, sources, outputs))
 
 
+def told_apart(given: Given, inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Concatenated:
+    """Return the layout of given slices, along the dimension in which they tell modalities apart.
+
+    Features that are stacked lie along another one than features side by side. Where none tells
+    them apart, as of features that have interacted, they are along the features.
+    """
+    assert isinstance(given, Mapping)
+    found = list(tensors(inputs))
+    for dim in (None, *range(1, found[0][1].ndim)) if len(found) == 1 else ():
+        try:
+            layout = sliced(given, inputs, dim)
+        except SetupError:
+            continue
+        pieces = layout.read(inputs)
+        if all(_sources(piece, outputs) <= {name} for name, piece in pieces.items()):
+            return layout
+    return sliced(given, inputs)
+
+
 def _match_separate(
     names: tuple[str, ...],
     sources: dict[Path, set[str]],
@@ -95,7 +124,10 @@ def _match_slices(
             size
             for output in of
             if output.ndim  # numbers, such as a loss of the encoder's own, are no features
-            for size in (output.shape[-1], output[:1].numel(), *output.shape[1:2])
+            for size in (
+                *(output.shape[-1], output[:1].numel(), *output.shape[1:2]),
+                *([1] if tensor.ndim == output.ndim + 1 else []),  # stacked, not side by side
+            )
         }
         for name, of in outputs.items()
     }

@@ -142,18 +142,24 @@ def tensors(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
             yield from tensors(getattr(tree, field.name, None), (*path, field.name))
 
 
-def given_layout(given: Given, names: tuple[str, ...], inputs: Inputs) -> Layout:
-    """Build the layout that the user described with `features=`."""
+def refuse_unknown(given: Given | None, names: tuple[str, ...]) -> None:
+    """Refuse `features=` that does not name the modalities."""
     if not isinstance(given, Mapping):
-        return Custom(given)
+        return
     for name in given:
         if name not in names:
             raise SetupError("features: " + unknown("modality", name, names))
     missing = [name for name in names if name not in given]
     if missing:
         raise SetupError(f"features: no entry for {', '.join(missing)}")
+
+
+def given_layout(given: Given, inputs: Inputs) -> Layout:
+    """Build the layout that the user described with `features=`."""
+    if not isinstance(given, Mapping):
+        return Custom(given)
     if all(isinstance(place, slice) for place in given.values()):
-        return _sliced(given, inputs)
+        return sliced(given, inputs)
     paths = {}
     for name, place in given.items():
         if isinstance(place, slice):
@@ -162,12 +168,14 @@ def given_layout(given: Given, names: tuple[str, ...], inputs: Inputs) -> Layout
     return Separate(paths)
 
 
-def _sliced(given: Mapping[str, Any], inputs: Inputs) -> Layout:
+def sliced(given: Mapping[str, Any], inputs: Inputs, dim: int | None = None) -> Concatenated:
+    """Build the layout of slices of one tensor, along its features or another dimension."""
     found = list(tensors(inputs))
     if len(found) != 1:
         raise SetupError(f"features: slices cut one tensor, but the head was given {len(found)}")
     ((path, tensor),) = found
-    dim = 1 if tensor.ndim >= 4 else tensor.ndim - 1
+    if dim is None:
+        dim = 1 if tensor.ndim >= 4 else tensor.ndim - 1
     slices = {}
     for name, cut in given.items():
         start, stop, step = cut.indices(tensor.shape[dim])

@@ -11,7 +11,7 @@ from equimodal.attach.call import Call
 TRANSFORMED = (
     "the logits given to balancer.loss are not what the head returned, so running the head on "
     "other features does not give logits that compare: let the head include the last operations, "
-    "or use scores that do not run it, such as eq.Probe()"
+    "pass head=None, or use scores that do not run it, such as eq.Probe()"
 )
 # What changes neither values nor their order. Under static_graph, DDP has a node of its own.
 REARRANGING = {

@@ -111,7 +111,7 @@ class Misfits:
                 if encoder in set(head.modules()):
                     raise SetupError(
                         f"encoders['{name}'] lies inside the {said} ({type(head).__name__}): name "
-                        "the module that only fuses, or pass head=None and scores="
+                        "the module that only fuses, or pass head=None"
                     )
 
     def _refuse_within(self, module: nn.Module, what: str) -> None:
@@ -235,6 +235,10 @@ def told_present(
     for name, mask in (present or {}).items():
         if name not in names:
             raise MatchError(f"present: no modality {name!r}, there are {list(names)}")
+        if not isinstance(mask, Tensor):
+            raise MatchError(
+                f"present[{name!r}]: expected bool of shape ({size},), found {type(mask).__name__}"
+            )
         if mask.dtype != torch.bool or mask.shape != (size,):
             raise MatchError(
                 f"present[{name!r}]: expected bool of shape ({size},), found "

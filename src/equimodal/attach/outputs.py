@@ -40,7 +40,7 @@ def of_outputs(
         refuse_uncalled(name, modalities)
     _, returned = call.inputs
     if isinstance(given, Mapping) and not any(isinstance(p, slice) for p in given.values()):
-        layout = given_layout(given, modalities.names, call.inputs)
+        layout = given_layout(given, call.inputs)
         assert isinstance(layout, Separate)
         return Separate(
             {
@@ -51,7 +51,7 @@ def of_outputs(
             }
         )
     if given is not None:
-        return given_layout(given, modalities.names, call.inputs)
+        return given_layout(given, call.inputs)
     if any(name not in returned for name in modalities.names):
         outputs = {name: call.outputs().get(name, []) for name in modalities.names}
         return find_layout(call.inputs, outputs, modalities.frozen(), call.compiled)

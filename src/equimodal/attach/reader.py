@@ -11,8 +11,17 @@ from torch import Tensor, nn
 
 from equimodal.attach.call import Call
 from equimodal.attach.calls import Near, together
-from equimodal.attach.discovery import find_layout
-from equimodal.attach.features import Features, Given, Inputs, Layout, given_layout, tensors
+from equimodal.attach.discovery import find_layout, told_apart
+from equimodal.attach.features import (
+    Concatenated,
+    Features,
+    Given,
+    Inputs,
+    Layout,
+    given_layout,
+    refuse_unknown,
+    tensors,
+)
 from equimodal.attach.misfits import Misfits
 from equimodal.attach.outputs import of_outputs
 from equimodal.attach.summed import Summed, beside, find_sum
@@ -41,6 +50,7 @@ class Reader:
         given: Given | None,
         misfits: Misfits,
     ) -> None:
+        refuse_unknown(given, modalities.names)
         self.layout: Layout | None = None
         self.needs_calls = False
         self.given = given
@@ -99,7 +109,10 @@ class Reader:
                 if self._head is None:
                     found = of_outputs(self.given, self._modalities, call, ends, self._misfits)
                 elif self.given is not None:
-                    found = given_layout(self.given, self._modalities.names, call.inputs)
+                    found = given_layout(self.given, call.inputs)
+                    traced = call.compiled or torch.compiler.is_compiling()
+                    if isinstance(found, Concatenated) and not traced:
+                        found = told_apart(self.given, call.inputs, call.outputs())
                 else:
                     found = self._of_inputs(call)
                 self.layout = found

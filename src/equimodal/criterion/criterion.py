@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equimodal.criterion.counted import Counted, Counting
 from equimodal.criterion.kind import Outputs, given_kind, told
 from equimodal.criterion.unreduced import Loss, Unreduced, is_torchs, option
+from equimodal.criterion.untouched import untouched
 from equimodal.errors import MatchError, SetupError
 from equimodal.functional.precision import at_least_single
 
@@ -67,7 +69,7 @@ class Criterion:
         """
         if not self._told:
             self.outputs = told(self.loss, self.given, _name(self.loss), outputs, target)
-            self._told = outputs.grad_fn is not None
+            self._told = not torch.compiler.is_compiling() and outputs.grad_fn is not None
 
     def at(self, outputs: Tensor, target: Any) -> Criterion:
         """Return the criterion of one batch, which looks once for what counts in it.
@@ -90,6 +92,12 @@ class Criterion:
             self._value = value.detach()
         return value
 
+    @torch.no_grad()
+    def follow(self, outputs: Tensor, target: Any) -> None:
+        """Let a criterion that follows its calls see a batch whose own loss nobody took."""
+        if isinstance(self.loss, nn.Module) and not self._torchs:
+            self.total(outputs, target)
+
     def total(self, outputs: Any, target: Any) -> Tensor:
         """Return the loss as the user would have computed it: a tensor of shape ``()``."""
         loss = self._call(self.loss, outputs, target)
@@ -97,7 +105,8 @@ class Criterion:
 
     def of(self, logits: Tensor, target: Any) -> Tensor:
         """Return the loss of logits, as the user would have computed it: shape ``()``."""
-        return self.total(self.outputs.of(logits), target)
+        with self._untouched(logits):
+            return self.total(self.outputs.of(logits), target)
 
     def per_sample(self, logits: Tensor, target: Any) -> Tensor:
         """Return one loss per sample, shape ``(B,)``, at least in single precision.
@@ -220,7 +229,8 @@ class Criterion:
         return self._losses(self.outputs.of(logits), target)
 
     def _losses(self, outputs: Tensor, target: Any) -> Tensor:
-        losses = self._call(self._unreduced, outputs, target)
+        with self._untouched(outputs):
+            losses = self._call(self._unreduced, outputs, target)
         if losses.ndim == 0 or losses.shape[0] != outputs.shape[0]:
             raise MatchError(
                 f"expected one loss per sample from {_name(self.loss)}, {outputs.shape[0]} in all, "
@@ -234,6 +244,9 @@ class Criterion:
                 "or target[:, None]"
             )
         return losses
+
+    def _untouched(self, outputs: Any) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._torchs else untouched(self.loss, outputs)
 
     def _call(self, loss: Loss, outputs: Any, target: Any) -> Tensor:
         try:
@@ -316,7 +329,7 @@ def _name(loss: Loss) -> str:
 
 def _device_hint(logits: Any, target: Any) -> str:
     here, there = (getattr(value, "device", None) for value in (logits, target))
-    if here is None or there is None or here == there:
+    if not isinstance(target, Tensor) or here is None or here == there:
         return ""
     return f". The target is on {there}, the logits are on {here}: write target.to(logits.device)"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from equimodal.errors import MatchError
 
@@ -32,23 +33,27 @@ class Unreduced:
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
         self.alone = False
-        self._asked = _without_reduction(loss)
         self._ordered = False
 
     def __call__(self, logits: Tensor, target: Any) -> Tensor:
         if not self.alone:
-            losses = self._asked(logits, target)
+            losses = _without_reduction(self.loss)(logits, target)
             if losses.ndim:
-                return self._by_sample(losses, logits, target)
+                return self._by_samples(losses, logits, target)
             self.alone = True
         return self._each(logits, target)
 
     def _each(self, logits: Tensor, target: Any) -> Tensor:
-        def of_one(row: Tensor, label: Tensor) -> Tensor:
-            return self.loss(row[None], label[None])
+        leaves, tree = tree_flatten(target)
+        dims = [0 if _by_sample(leaf, len(logits)) else None for leaf in leaves]
+
+        def of_one(row: Tensor, *alone: Any) -> Tensor:
+            batch = [x if d is None else x[None] for x, d in zip(alone, dims, strict=True)]
+            return self.loss(row[None], tree_unflatten(batch, tree))
 
         try:
-            return torch.func.vmap(of_one, randomness="different")(logits, target)
+            dims_of = (0, *dims)
+            return torch.func.vmap(of_one, dims_of, randomness="different")(logits, *leaves)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise MatchError(
                 f"it returns one number for the batch, and none for a sample alone ({error}). Give "
@@ -56,7 +61,7 @@ class Unreduced:
                 "return one loss per sample"
             ) from error
 
-    def _by_sample(self, losses: Tensor, logits: Tensor, target: Any) -> Tensor:
+    def _by_samples(self, losses: Tensor, logits: Tensor, target: Any) -> Tensor:
         """Return losses that were flattened over positions, shape ``(B * T,)``, as ``(B, T)``."""
         size = logits.shape[0]
         if losses.ndim != 1 or losses.shape[0] == size or not isinstance(target, Tensor):
@@ -66,7 +71,8 @@ class Unreduced:
             return losses
         by_sample = losses.view(size, -1)
         if not self._ordered and not torch.compiler.is_compiling():
-            first = self._asked(logits[:1], target[:1]).detach().flatten()
+            asked = _without_reduction(self.loss)
+            first = asked(logits[:1], target[:1]).detach().flatten()
             if first.shape != by_sample[0].shape or not torch.allclose(
                 first.float(), by_sample[0].detach().float(), 1e-3, 1e-3, equal_nan=True
             ):
@@ -75,7 +81,13 @@ class Unreduced:
         return by_sample
 
 
+def _by_sample(leaf: Any, size: int) -> bool:
+    """Whether a part of a target holds one entry per sample."""
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == size
+
+
 def _without_reduction(loss: Loss) -> Loss:
+    """Return the loss as it is now, with no reduction: its settings may change between epochs."""
     if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
         unreduced: Any = copy.copy(loss)
         unreduced.reduction = "none"

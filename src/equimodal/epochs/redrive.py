@@ -16,7 +16,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from equimodal.errors import SetupError
+from equimodal.errors import MatchError, SetupError
 from equimodal.system import ranks
 
 if TYPE_CHECKING:
@@ -163,6 +163,11 @@ def narrowed(
         present: which have it in the data, shape ``(B,)``, bool, by name; or None.
         kept: in which the order of the epoch keeps it.
     """
+    if present is not None and not isinstance(present, Mapping):
+        raise MatchError(
+            "present: expected a dict from modality to a mask of the samples that have it, such as "
+            f"{{'audio': mask}}, found {type(present).__name__}"
+        )
     masks = dict(present or {})
     for name, mask in kept.items():
         if not mask.all():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from equimodal.composing.refusals import refuse_accumulation
 from equimodal.errors import StepError
@@ -44,11 +45,22 @@ def backpropagated(
         zeros = [record.zero.grad_fn for record in records if record.zero is not None]
         leads = reached(loss, zeros)
     parts.own.before_backward()
+    try:
+        _backpropagate(parts, loss, records, using or Tensor.backward)
+    except CheckpointError as error:
+        raise StepError(
+            "checkpointing recomputed something else than the forward had computed. Of the head, a "
+            "method may have run it with other parameters (DGL, MCR) or features: leave the head "
+            f"out of checkpointing. torch says: {error}"
+        ) from error
+    return leads
+
+
+def _backpropagate(
+    parts: Parts, loss: Tensor, records: Sequence[Pending], using: Callable[[Tensor], None]
+) -> None:
     if parts.separation is not None:
         terms = [record.terms for record in records]
-        parts.separation.backward(loss, terms, using or Tensor.backward)
-    elif using is not None:
-        using(loss)
+        parts.separation.backward(loss, terms, using)
     else:
-        loss.backward()  # type: ignore[no-untyped-call]
-    return leads
+        using(loss)

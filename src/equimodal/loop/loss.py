@@ -33,9 +33,12 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     if alone is not None and alone.scored:
         step.run_scores = alone.predict_unimodal
     if parts.shapes is None:
+        parts.attached.modalities.refuse_changed()
         refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)
     terms = parts.methods.terms(step)
+    if "joint" not in vars(step):
+        step.criterion.follow(step.logits if step.outputs is None else step.outputs, step.target)
     probe = parts.scores.objective(step)
     if probe is not None:
         terms["scores/probe"] = probe

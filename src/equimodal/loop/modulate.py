@@ -47,13 +47,17 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     active = parts.active()
     coefficients = parts.methods.coefficients(evidence, parts.epoch)
     if parts.separation is not None:
+        parts.notices.untouched(parts.separation.unreached())
         parts.separation.combine(parts.process_group)
     if parts.tracker.due(parts.steps):
         parts.tracker.gradients()
     if scored:
         parts.tracker.judged(evidence[""], coefficients)
         parts.notices.unsound(evidence[""].log_scores)
-    parts.notices.untouched(parts.modulation.unreached(active), evidence[""])
+    unreached = parts.modulation.unreached(active)
+    if unreached:
+        parts.attached.modalities.refuse_changed()
+    parts.notices.untouched(unreached, evidence[""])
     parts.modulation.on_gradients(coefficients, active, parts.steps)
     parts.methods.adjust(parts.attached.modalities, evidence, parts.epoch)
     for parameter in _frozen(parts, ledger.reached):

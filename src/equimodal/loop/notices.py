@@ -55,8 +55,13 @@ class Notices:
                 "that depend on it are 1 in such steps"
             )
 
-    def untouched(self, names: Sequence[str], evidence: Evidence) -> None:
-        """Modalities had samples in this step, but no gradient to modulate."""
+    def untouched(self, names: Sequence[str], evidence: Evidence | None = None) -> None:
+        """Modalities had samples in this step, but no gradient to modulate.
+
+        Args:
+            names: the modalities.
+            evidence: whose counts tell whether they had samples; None where that is known.
+        """
         if torch.compiler.is_compiling():
             return
         messages = {
@@ -67,9 +72,11 @@ class Notices:
         }
         if self._said.issuperset(messages.values()):
             return  # looking at the counts would make the device wait
-        counts = dict(zip(evidence.names, evidence.counts.tolist(), strict=True))
+        counts = {}
+        if evidence is not None:
+            counts = dict(zip(evidence.names, evidence.counts.tolist(), strict=True))
         for name, message in messages.items():
-            if counts[name] > 0:
+            if evidence is None or counts[name] > 0:
                 self.once(message)
 
     def evaluating(self, model: nn.Module) -> None:

@@ -76,7 +76,10 @@ class Split(Scores):
             return self._differences(step)
         (linear,) = self._linear
         slices = weight_slices(linear, self._order, step.features)
-        return _shaped(functional.split_linear(step.features, slices, linear.bias), step)
+        features = step.features
+        if not torch.is_autocast_enabled(linear.weight.device.type):  # a head may cast by itself
+            features = {name: z.to(linear.weight.dtype) for name, z in features.items()}
+        return _shaped(functional.split_linear(features, slices, linear.bias), step)
 
     def _differences(self, step: Step) -> dict[str, Tensor]:
         zeros = {name: torch.zeros_like(feature) for name, feature in step.features.items()}

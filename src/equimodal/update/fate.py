@@ -28,15 +28,26 @@ Measures = tuple[list[nn.Parameter], Tensor | None]  # shape ``(2, P)``
 
 
 class Sentinel:
-    """Watches the gradient of one parameter.
+    """Watches the gradient of one parameter, which stands for those of several.
+
+    Where this one is cleared and another is not, the user's loop has left out a layer, and what is
+    kept belongs to the rest.
 
     Args:
         parameter: it requires a gradient.
+        others: parameters that it stands for.
         handles: its hooks are noted here, for whoever takes them off.
     """
 
-    def __init__(self, parameter: nn.Parameter, handles: list[RemovableHandle]) -> None:
+    def __init__(
+        self,
+        parameter: nn.Parameter,
+        others: Sequence[nn.Parameter],
+        handles: list[RemovableHandle],
+    ) -> None:
         self.parameter = parameter
+        self._others = others
+        self._seen: list[tuple[nn.Parameter, Callable[[], Tensor | None], int]] = []
         self._noted: Callable[[], Tensor | None] = _nothing
         self._version = 0
         self._passes = 0  # backward passes that have reached the parameter since
@@ -46,7 +57,7 @@ class Sentinel:
         def arriving(gradient: Tensor) -> None:
             sentinel = hooked()
             if sentinel is not None and sentinel._passes == 0:
-                sentinel._gone = sentinel._cleared()
+                sentinel._gone = sentinel._cleared() and not sentinel._left()
 
         def arrived(parameter: nn.Parameter) -> None:
             sentinel = hooked()
@@ -72,6 +83,8 @@ class Sentinel:
         self._noted = _nothing if gradient is None else weakref.ref(gradient)
         self._version = 0 if gradient is None else gradient._version
         self._passes, self._gone = 0, False
+        there = ((other, other.grad) for other in self._others)
+        self._seen = [(p, weakref.ref(g), g._version) for p, g in there if g is not None]
 
     def fate(self) -> Fate:
         """Say what became of the gradient that was noted; "same" where there was none."""
@@ -79,12 +92,14 @@ class Sentinel:
             return "same"
         gradient = self.parameter.grad
         known = gradient is not None and gradient is self._noted()
-        if self._gone or (self._passes == 0 and self._cleared()) or (self._passes and not known):
+        if self._gone:
+            return "cleared"
+        if (self._cleared() if self._passes == 0 else not known) and not self._left():
             return "cleared"
         if self._passes:
             return "added"
         if not known:
-            return "replaced"
+            return "altered" if gradient is None else "replaced"
         assert gradient is not None
         return "same" if gradient._version == self._version else "altered"
 
@@ -99,9 +114,23 @@ class Sentinel:
             return False  # a slice of zeros says nothing of the others, which must agree
         return not bool(gradient.any())  # waits for the device only where it was changed
 
+    def _left(self) -> bool:
+        """Whether another gradient is left where this one was cleared."""
+        zeroed = self.parameter.grad is not None and self.parameter.grad is self._noted()
+        for other, noted, version in self._seen:
+            gradient = other.grad
+            if gradient is None or gradient is not noted():
+                continue
+            # Changed once, it was clipped or added to; twice, it may have been zeroed before.
+            if zeroed and gradient._version > version + 1:
+                continue
+            if gradient._version == version or is_sharded(gradient) or bool(gradient.any()):
+                return True
+        return False
+
 
 class Fates:
-    """The fates of the gradients of several parts of a model, each told by one parameter of it.
+    """The fates of the gradients of several parts of a model, each told by one parameter first.
 
     Args:
         handles: the hooks are noted here, for whoever takes them off.
@@ -120,10 +149,11 @@ class Fates:
         """
         sentinel = self._sentinels.get(part)
         if sentinel is None or not sentinel.has_gradient:
-            reached = (p for p in candidates() if p.requires_grad and p.grad is not None)
-            parameter = next(reached, None)
+            of = list(candidates())
+            parameter = next((p for p in of if p.requires_grad and p.grad is not None), None)
             if parameter is not None and (sentinel is None or parameter is not sentinel.parameter):
-                sentinel = self._sentinels[part] = Sentinel(parameter, self._handles)
+                others = [other for other in of if other is not parameter]
+                sentinel = self._sentinels[part] = Sentinel(parameter, others, self._handles)
         if sentinel is not None:
             sentinel.note()
 

@@ -46,6 +46,13 @@ class Fingerprint:
         sizes = [zero if known is None else known.norm() for known in self.known]
         return norms, torch.stack(products).to(norms), torch.stack(sizes).to(norms)
 
+    def strange(self) -> Tensor:
+        """Return whether a gradient is not the very sum of what is known, shape ``()``, bool."""
+        both = self.norms * self.sizes
+        apart = (self.norms - self.sizes).abs() > TOLERANCE * self.norms
+        apart |= (self.products - both).abs() > TOLERANCE * both
+        return (apart & self.norms.isfinite() & self.sizes.isfinite()).any()
+
     def factors(self) -> tuple[dict[nn.Parameter, Tensor], Tensor]:
         """Return by what every gradient was multiplied since, and whether it was anything else.
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 Node = Any  # of torch's autograd graph, which has no public type
+REENTRANT = "CheckpointFunctionBackward"  # it recomputes parameters that the graph does not show
 SINK = "_DDPSinkBackward"  # DistributedDataParallel lays it over all outputs of the model at once
 
 
@@ -61,12 +62,12 @@ def reached(loss: Tensor, barrier: Collection[Node] = ()) -> Reached:
     for node in _walk([(loss.grad_fn, loss.output_nr)], set(barrier), compiled):
         if _parameter(node) is not None:
             found.surely.add(_parameter(node))
-        found.hidden |= node.name() == "CheckpointFunctionBackward"
+        found.hidden |= node.name() == REENTRANT
     behind = [(following, nr) for node in compiled for following, nr in node.next_functions]
     for node in _walk(behind, set(barrier)):
         if _parameter(node) is not None:
             found.within.add(_parameter(node))
-        found.hidden |= node.name() == "CheckpointFunctionBackward"
+        found.hidden |= node.name() == REENTRANT
     found.within -= found.surely
     return found
 
@@ -75,9 +76,15 @@ def reaches(loss: Tensor, parameters: Collection[nn.Parameter], barrier: Collect
     """Whether a loss leads to any of these parameters, or may, past a barrier of nodes."""
     wanted = set(parameters)
     for node in _walk([(loss.grad_fn, loss.output_nr)], set(barrier)):
-        if _parameter(node) in wanted or node.name() == "CheckpointFunctionBackward":
+        if _parameter(node) in wanted or node.name() == REENTRANT:
             return True
     return False
+
+
+def hides(term: Tensor, barrier: Collection[Node] = ()) -> bool:
+    """Whether a tensor leads to what reentrant checkpointing recomputes, past a barrier."""
+    nodes = _walk([(term.grad_fn, term.output_nr)], set(barrier))
+    return any(node.name() == REENTRANT for node in nodes)
 
 
 def crosses_sink(term: Tensor) -> bool:

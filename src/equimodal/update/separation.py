@@ -14,7 +14,7 @@ from equimodal.modalities import Modalities
 from equimodal.system import ranks
 from equimodal.system.late import Late
 from equimodal.update.fingerprint import Fingerprint
-from equimodal.update.reach import crosses_sink, reaches
+from equimodal.update.reach import crosses_sink, hides, reaches
 
 Buffers = dict[str, dict[nn.Parameter, Tensor]]  # by term and parameter
 DONATED = "donated buffers"  # torch's own words for what it frees in a compiled backward pass
@@ -45,6 +45,8 @@ class Separation:
         self.modalities = modalities
         self.static = static
         self._changed, self._differing = Late(self._refuse_changed), Late(self._refuse_differing)
+        self._hooked = Late(self._refuse_hooked)
+        self._walked: set[str] = set()  # terms whose graph is known to hide nothing
         self.forget()
 
     def forget(self) -> None:
@@ -52,6 +54,7 @@ class Separation:
         self._terms: Buffers = {}
         self._last = ""  # the term that can do without a pass of its own
         self._complete: bool | None = None  # whether it has had one; None before the first loss
+        self._whole = False  # whether all of them must add up to what is in `.grad`
         self._print: Fingerprint | None = None
 
     def _parts(self) -> dict[str, list[nn.Parameter]]:
@@ -111,6 +114,8 @@ class Separation:
                     known = total.get(parameter)
                     total[parameter] = gradient if known is None else known + gradient
         self._print = Fingerprint({p: self._sum(p) for p in parameters})
+        if self._whole:
+            self._hooked.note(self._print.strange()[None].float())
 
     def _own(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms of the method, by their names there, and "joint" if it leads anywhere.
@@ -135,6 +140,10 @@ class Separation:
         complete = reaches(loss, parameters, barrier)
         if self._complete is None:
             complete |= any(_there(parameter.grad) for parameter in parameters)
+            # Each pass runs the hooks, and what they make of a sum need not be that of its terms.
+            hooked = any(_hooked(parameter) for parameter in parameters)
+            self._whole = hooked and not complete and ranks.world_size(None) == 1
+            complete |= hooked
             half = any(p.dtype in (torch.float16, torch.bfloat16) for p in parameters)
             names = list(next(terms for terms in own if terms))
             self._complete = complete or half
@@ -165,6 +174,10 @@ class Separation:
                     else ""
                 )
             )
+        for name in terms.keys() - self._walked:
+            if hides(terms[name]):
+                raise StepError(_reentrant(self.method))
+            self._walked.add(name)
         scales = torch.autograd.grad(
             loss, list(terms.values()), retain_graph=True, allow_unused=True
         )
@@ -259,6 +272,24 @@ class Separation:
         """Judge what an earlier step has noted on a device."""
         self._changed.settle()
         self._differing.settle()
+        self._hooked.settle()
+
+    def unreached(self) -> list[str]:
+        """Return the modalities whose terms had gradients, and of which none is in `.grad`."""
+        buffered = {parameter for buffers in self._terms.values() for parameter in buffers}
+        return [
+            name
+            for name, of in self._parts().items()
+            if name != REST and buffered.intersection(of) and all(p.grad is None for p in of)
+        ]
+
+    def _refuse_hooked(self, flags: list[float]) -> None:
+        if any(flags):
+            raise StepError(
+                "hooks on parameters make of the gradient of a sum something else than of its "
+                f"terms, and {type(self.method).__name__} combines these: clip or change gradients "
+                "after balancer.modulate(), and take the hooks off"
+            )
 
     def _refuse_changed(self, flags: list[float]) -> None:
         if any(flags):
@@ -300,6 +331,15 @@ class Separation:
             gradient += combined[index]
 
 
+def _hooked(parameter: nn.Parameter) -> bool:
+    """Whether hooks of others than this package may change the gradient of a parameter."""
+    hooks = [
+        *(parameter._backward_hooks or {}).values(),
+        *(getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values(),
+    ]
+    return any(not str(getattr(hook, "__module__", "")).startswith("equimodal.") for hook in hooks)
+
+
 def _sparse(buffers: Buffers) -> bool:
     return any(gradient.is_sparse for of in buffers.values() for gradient in of.values())
 
@@ -319,4 +359,14 @@ def _said(error: RuntimeError, method: Method) -> Exception:
             f"a separate pass of {kind} needs a compiled graph twice: set "
             "torch._functorch.config.donated_buffer = False before compiling"
         )
+    if "use_reentrant" in str(error):
+        return StepError(_reentrant(method))
     return error
+
+
+def _reentrant(method: Method) -> str:
+    return (
+        f"separate passes of {type(method).__name__} do not come to what reentrant checkpointing "
+        "recomputes: checkpoint with use_reentrant=False "
+        "(gradient_checkpointing_kwargs={'use_reentrant': False} in transformers)"
+    )

@@ -8,9 +8,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from equimodal.errors import SetupError
+from equimodal.errors import SetupError, StepError
 from equimodal.method import Method
 from equimodal.step import Step
+from equimodal.update.reach import hides
+
+RECOMPUTED = (
+    "the head is checkpointed, so that a backward pass recomputes it with its own parameters, and "
+    "a method has run it with others: leave the head out of checkpointing"
+)
 
 
 class DGL(Method):
@@ -66,10 +72,15 @@ def run_head(
 
     Returns:
         Logits, shaped as those of the step.
+
+    Raises:
+        StepError: the head is recomputed later, with its own parameters.
     """
     buffers = {name: buffer.clone() for name, buffer in step.boundary.named_buffers()}
     replaced = {f"boundary.{name}": value for name, value in {**buffers, **parameters}.items()}
     logits: Tensor = torch.func.functional_call(_Head(step), replaced, (features,))
+    if hides(logits, [z.grad_fn for z in features.values()]):
+        raise StepError(RECOMPUTED)
     return logits
 
 
