@@ -27,9 +27,10 @@ require("train", "rich")
 from rich.console import Console  # noqa: E402
 
 TERMS = (
-    "Test accuracy in %: mean [95% bootstrap interval] over paired seeds, and the paired "
-    "difference to joint. Columns of modalities: read through the joint head, or models of their "
-    "own (alone, ensemble). Epochs, and what is in parentheses, are chosen on the validation split."
+    "Test accuracy in %: mean [95% t interval] over paired seeds, and the paired difference to "
+    "joint; table.md has its interval for other test samples too. Columns of modalities: read "
+    "through the joint head, or models of their own (alone, ensemble). Epochs, and what is in "
+    "parentheses, are chosen on the validation split."
 )
 
 

@@ -183,8 +183,9 @@ class Comparison:
 
     def _terms(self) -> str:
         return (
-            "Test accuracy in per cent: mean over paired seeds with 95% bootstrap interval, and "
-            "paired difference to `joint`. The epoch is chosen by validation accuracy in every "
+            "Test accuracy in per cent: mean over paired seeds with 95% t interval, and paired "
+            "difference to `joint`, with its interval for other seeds and then for other test "
+            "samples too. The epoch is chosen by validation accuracy in every "
             "run, the value in parentheses by its mean over the seeds. Columns of modalities: the "
             "accuracy of each read through the joint head; of models of that modality alone in the "
             "rows that are named so, and in the ensemble."
