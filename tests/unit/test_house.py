@@ -26,7 +26,7 @@ ROOMS = [
     },
     {"balancer", "methods"},
     {"testing", "__init__"},
-    {"nn", "data"},
+    {"nn", "data", "tasks"},
     {"training", "integrations", "diagnostics"},
     {"compare", "report"},
     {"cli", "__main__"},

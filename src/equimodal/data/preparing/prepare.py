@@ -17,7 +17,6 @@ from equimodal.data.preparing.dataset import described
 from equimodal.data.preparing.folder import (
     CARD,
     DATASET,
-    Lock,
     claim,
     clear,
     explained,
@@ -35,6 +34,7 @@ from equimodal.data.preparing.workers import Workers
 from equimodal.errors import SetupError
 from equimodal.extras import require
 from equimodal.files import write_whole
+from equimodal.tasks import Lock
 
 
 @dataclass(frozen=True)
