@@ -29,6 +29,7 @@ from torch.utils.hooks import RemovableHandle
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities, OwnedParameter, Selection, Selector
+from equimodal.search import Search
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import Noise
 
@@ -105,6 +106,7 @@ class Method(nn.Module):
         needs: what it must be given beyond a step.
         by_epochs: arguments that depend on how long training is, each from the number of epochs:
             `equimodal train` and `compare`, which know it, give them.
+        search: which values of its arguments `equimodal choose` tries, beside those by default.
         capabilities: what it can do.
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
@@ -121,6 +123,7 @@ class Method(nn.Module):
     source: ClassVar[str] = ""
     needs: ClassVar[frozenset[Need]] = frozenset()
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {}
+    search: ClassVar[Search] = {}
     capabilities: ClassVar[Capabilities] = Capabilities()
     replaces_joint: ClassVar[bool] = False
     combines_rest: ClassVar[bool] = False

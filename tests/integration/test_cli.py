@@ -234,7 +234,7 @@ def test_without_arguments_and_version(capsys: pytest.CaptureFixture[str]) -> No
     [
         (["train", "mfeat"], "lightning", "train"),
         (["train", "mfeat"], "jsonargparse", "train"),
-        (["compare", "mfeat"], "optuna", "compare"),
+        (["compare", "mfeat"], "scipy", "compare"),
         (["compare", "mfeat"], "rich", "train"),
         (["compare", "mfeat"], "matplotlib", "report"),
     ],
@@ -260,7 +260,7 @@ def test_a_missing_extra_is_named_with_its_pip_line(
 def test_methods_need_no_extra() -> None:
     code = (
         "import sys\n"
-        "for name in ('lightning', 'jsonargparse', 'rich', 'optuna', 'matplotlib', 'scipy'):\n"
+        "for name in ('lightning', 'jsonargparse', 'rich', 'ray', 'matplotlib', 'scipy'):\n"
         "    sys.modules[name] = None\n"
         "from equimodal.cli import main; sys.exit(main(['methods', 'ogm']))"
     )

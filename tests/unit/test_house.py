@@ -22,13 +22,14 @@ ROOMS = [
     {"functional"},
     {
         "attach", "composition", "criterion", "epochs", "evidence", "method", "modalities", "ranks",
-        "readout", "refusals", "scores", "state", "step", "update",
+        "readout", "refusals", "scores", "search", "state", "step", "update",
     },
     {"balancer", "methods"},
     {"testing", "__init__"},
     {"nn", "data", "tasks"},
     {"training", "integrations", "diagnostics"},
     {"compare", "report"},
+    {"choosing"},
     {"cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

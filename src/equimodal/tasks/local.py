@@ -21,6 +21,8 @@ from equimodal.tasks.engine import Ended
 from equimodal.tasks.lock import Lock
 from equimodal.tasks.task import DONE, NO_ROOM, WRITTEN, Task, perform
 
+TRIES = 3  # to start a process
+
 
 class Local:
     """Runs tasks in processes of this machine, so many at once.
@@ -71,15 +73,21 @@ class Local:
         return found
 
     def _start(self, task: Task) -> None:
-        process = self.context.Process(target=_work, args=(task, self.lock), daemon=False)
         # Processes take over that interruptions are not for them, from their very first line. The
         # one that forks them takes seconds to begin, and this one must answer meanwhile.
-        with uninterrupted():
-            if self.context.get_start_method() == "forkserver":
-                forkserver.ensure_running()
-        with uninterrupted():
-            process.start()
-            self.processes[process.sentinel] = process, task
+        for tries in range(TRIES):
+            with uninterrupted():
+                if self.context.get_start_method() == "forkserver":
+                    forkserver.ensure_running()
+            process = self.context.Process(target=_work, args=(task, self.lock), daemon=False)
+            try:
+                with uninterrupted():
+                    process.start()
+                    self.processes[process.sentinel] = process, task
+                return
+            except (EOFError, OSError):  # it was killed before it could say its number
+                if tries == TRIES - 1:
+                    raise
 
 
 def _context(preload: Sequence[str]) -> Any:

@@ -26,6 +26,8 @@ class Lock:
         self.descriptor = descriptor
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.descriptor < 0:
+            return Lock, (-1,)
         return _handed, (reduction.DupFd(self.descriptor),)
 
 
@@ -34,20 +36,26 @@ def _handed(duplicate: Any) -> Lock:
 
 
 @contextlib.contextmanager
-def locked(path: Path, refusal: str, patience: float = PATIENCE) -> Iterator[Lock]:
+def locked(
+    path: Path, refusal: str, patience: float | None = None, *, make: bool = True
+) -> Iterator[Lock]:
     """Keep all other processes out.
 
     Args:
-        path: of the file to lock; made if it is not there.
+        path: of the file to lock.
         refusal: what to say to whoever comes second.
-        patience: seconds to wait for a process that is about to end.
+        patience: seconds to wait for a process that is about to end; `PATIENCE` by default.
+        make: the file, if it is not there.
 
     Raises:
         SetupError: another process holds it.
     """
-    import fcntl  # not on Windows, where the rest of this room can be imported
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        import fcntl
+    except ImportError:  # on Windows, where nobody is kept out
+        yield Lock(-1)
+        return
+    descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o644)
     try:
         start = time.monotonic()
         while True:
@@ -55,7 +63,7 @@ def locked(path: Path, refusal: str, patience: float = PATIENCE) -> Iterator[Loc
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() - start > patience:
+                if time.monotonic() - start > (PATIENCE if patience is None else patience):
                     raise SetupError(refusal) from error
                 time.sleep(0.05)
         yield Lock(descriptor)
@@ -65,16 +73,10 @@ def locked(path: Path, refusal: str, patience: float = PATIENCE) -> Iterator[Loc
 
 def held(path: Path) -> bool:
     """Whether a process holds a lock just now."""
-    import fcntl
-
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with locked(path, "", patience=0.0, make=False):
+            return False
+    except SetupError:
+        return True
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -41,7 +41,7 @@ def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
     return caught[0]
 
 
-@pytest.mark.parametrize("queue", [True, False])
+@pytest.mark.parametrize("plan", [True, False])
 @pytest.mark.parametrize(
     ("entries", "changes", "expected"),
     [
@@ -56,12 +56,12 @@ def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
 def test_it_runs_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    queue: bool,
+    plan: bool,
     entries: list[Entry],
     changes: dict[str, Any],
     expected: str,
 ) -> None:
-    runs = comparison(tmp_path / "a folder", MODALITIES, entries, queue=queue, **changes)
+    runs = comparison(tmp_path / "a folder", MODALITIES, entries, plan=plan, **changes)
     command, remark = command_of(read(tmp_path / "a folder"))
     assert expected in command
     assert remark == ""
@@ -73,10 +73,10 @@ def test_it_runs_the_same(
     assert held["settings"] == again.claim.plan["settings"]
 
 
-def test_what_depends_on_the_epochs_is_known_by_the_queue(
+def test_what_depends_on_the_epochs_is_known_by_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = comparison(tmp_path / "a", MODALITIES, [JOB[3], made("g2d")], queue=True, epochs=6)
+    runs = comparison(tmp_path / "a", MODALITIES, [JOB[3], made("g2d")], plan=True, epochs=6)
     command, _ = command_of(read(tmp_path / "a"))
     again = planned_by(f"{command.rpartition(' --out ')[0]} --out {tmp_path / 'b'}", monkeypatch)
     assert sorted(run.name for run in again.runs) == sorted(run.name for run in runs)
@@ -106,7 +106,7 @@ def test_a_file_is_left_to_the_reader(tmp_path: Path) -> None:
 def test_what_no_command_makes_has_none(
     tmp_path: Path, entries: list[Entry], seeds: list[int]
 ) -> None:
-    comparison(tmp_path, MODALITIES, entries, seeds, queue=True)
+    comparison(tmp_path, MODALITIES, entries, seeds, plan=True)
     command, remark = command_of(read(tmp_path))
     assert command == ""
     assert "from Python" in remark
