@@ -4,6 +4,8 @@
 >>> method = eq.OGMGE(alpha=0.8)
 """
 
+from typing import Any
+
 from equimodal import functional, methods
 from equimodal.balancer import Balancer
 from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
@@ -90,6 +92,14 @@ from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import ElementNoise, Noise, TensorNoise
+
+
+def choose(what: Any, out: Any = None, **options: Any) -> Any:
+    """Choose a method for a model of the user's; see `equimodal.choosing.choose`."""
+    from equimodal.choosing import choose as chosen
+
+    return chosen(what, out, **options)
+
 
 __version__ = "0.1.0"
 
@@ -187,6 +197,7 @@ __all__ = [
     "Unprojected",
     "WeightCosine",
     "WeightedSequence",
+    "choose",
     "functional",
     "methods",
     "teachers_of",

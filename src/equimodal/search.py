@@ -85,3 +85,12 @@ class EachModality:
     def at(self, share: float, modalities: Sequence[str]) -> dict[str, Any]:
         place = int(share * len(self.values) * len(modalities))
         return {modalities[place // len(self.values)]: self.values[place % len(self.values)]}
+
+
+def searched(**spaces: Space) -> Search:
+    """Return the spaces of a method's arguments, as it declares them.
+
+    >>> list(searched(alpha=Log(0.05, 1.0)))
+    ['alpha']
+    """
+    return spaces

@@ -87,7 +87,7 @@ class Build:
         if self.score is not None:
             return torch.as_tensor(self.score(outputs, targets)).double()
         if targets.is_floating_point() and outputs.shape == targets.shape:
-            return -(outputs - targets).flatten(1).square().mean(1).double()
+            return -(outputs - targets).reshape(len(targets), -1).square().mean(1).double()
         return (outputs.argmax(dim=1) == targets).double()
 
 

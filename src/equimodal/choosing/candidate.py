@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
+
+from scipy.stats import qmc
 
 from equimodal.method import Method
 from equimodal.methods.registry import available, find
@@ -129,10 +132,6 @@ def trials(candidate: Candidate, many: int, modalities: Sequence[str]) -> list[T
     follows from its label alone, over the spaces that its methods declare and learning rates from a
     quarter to four times. Whatever else is tried, and whatever finishes first, they are the same.
     """
-    from zlib import crc32
-
-    from scipy.stats import qmc
-
     spaces = [(n, a, space) for n, _ in candidate.methods for a, space in find(n).search.items()]
     needed = {
         (name, argument): space
@@ -143,7 +142,7 @@ def trials(candidate: Candidate, many: int, modalities: Sequence[str]) -> list[T
     def defaults(share: float) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for (name, argument), space in needed.items():
-            found.setdefault(name, {})[argument] = space.at(share, modalities)
+            found.setdefault(name, {})[argument] = _short(space.at(share, modalities))
         return found
 
     tried = [
@@ -152,15 +151,20 @@ def trials(candidate: Candidate, many: int, modalities: Sequence[str]) -> list[T
     ]
     if many > len(tried):
         sobol = qmc.Sobol(1 + len(spaces), rng=crc32(candidate.label.encode()))
-        with_warnings = sobol.random_base2(max(1, (many - 1).bit_length()))
-        for point in with_warnings[: many - len(tried)].tolist():
+        points = sobol.random_base2((many - 1).bit_length())[: many - len(tried)]
+        for rate, *shares in points.tolist():
             options: dict[str, dict[str, Any]] = {}
-            for (name, argument, space), share in zip(spaces, point[1:], strict=True):
-                options.setdefault(name, {})[argument] = space.at(share, modalities)
-            tried.append(Trial(candidate, 4.0 ** (2 * point[0] - 1), options))
+            for (name, argument, space), share in zip(spaces, shares, strict=True):
+                options.setdefault(name, {})[argument] = _short(space.at(share, modalities))
+            tried.append(Trial(candidate, _short(4.0 ** (2 * rate - 1)), options))
     return tried[:many]
 
 
 def _required(kind: type[Method]) -> list[str]:
     parameters = inspect.signature(kind).parameters.values()
     return [p.name for p in parameters if p.default is p.empty]
+
+
+def _short(value: Any) -> Any:
+    """Return a number with three digits, so that what is pasted is what was trained."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -192,23 +192,28 @@ class Work:
                 f"{error:.0f} points (a standard error), the same way for all seeds."
             )
         self.stage = "race"
-        raced = race(plan, held, entered, modalities, self._validated)
+        try:
+            raced = race(plan, held, entered, modalities, self._validated)
+        except SetupError as error:
+            raise SetupError(f"{error}: {next(iter(self.failures.values()), '')}") from error
         late = time.monotonic() > self.deadline
-        rows = [*raced.finalists, *raced.held(plan.held)]
         seeds = [0] if late else [FRESH + n for n in range(plan.fresh)]
         self.stage = "fresh seeds"
+        rows = [*raced.joints, *raced.others(plan.held - 1), *raced.finalists]
         finished = self._trained([(row.trial, seed) for row in rows for seed in seeds], keep=True)
-        whole = [
-            row for row in rows if all((self._name(row.trial, s, True)) in finished for s in seeds)
-        ]
-        if JOINT not in [row.label for row in whole]:
-            reasons = "; ".join(self.failures.values()) or "the time was up"
+        scored: list[tuple[Entrant, list[float]]] = []
+        for row in rows:
+            names = [self._name(row.trial, seed, True) for seed in seeds]
+            if all(name in finished for name in names):
+                scored.append((row, [finished[name]["val"] for name in names]))
+        joints = sorted((e for e in scored if e[0].label == JOINT), key=lambda e: -fmean(e[1]))
+        if not joints:
+            reasons = next(iter(self.failures.values()), "the time was up")
             raise SetupError(f"joint training did not finish: {reasons}")
-        val = {
-            row.label: [finished[self._name(row.trial, seed, True)]["val"] for seed in seeds]
-            for row in whole
-        }
-        decision = decide(val) if not late else _unconfirmed(val)
+        confirmed = [joints[0], *(each for each in scored if each[0].label != JOINT)]
+        whole = [row for row, _ in confirmed]
+        val = {row.label: values for row, values in confirmed}
+        decision = _unconfirmed(val) if late else decide(val, [each for _, each in joints[1:]])
         tests = self._tested(whole, seeds)
         return self._recommended(plan, probed, raced, whole, val, tests, decision, seeds, late)
 
@@ -337,11 +342,6 @@ class Work:
             "failures": self.failures,
         }
         write_whole(self.folder / CHOICE, json.dumps(known, indent=1) + "\n")
-        for row in rows:  # finalists keep theirs until a winner is there
-            for seed in seeds:
-                if (row, seed) != (winner, best):
-                    own = self.folder / "runs" / self._name(row.trial, seed, True)
-                    (own / BEST).unlink(missing_ok=True)
         return choice
 
 

@@ -29,7 +29,9 @@ class Decision:
     alike: list[str]
 
 
-def decide(scores: Mapping[str, Sequence[float]]) -> Decision:
+def decide(
+    scores: Mapping[str, Sequence[float]], settings: Sequence[Sequence[float]] = ()
+) -> Decision:
     """Decide by validation scores on fresh seeds.
 
     A row other than joint training is recommended only if it is better by the exact sign-flip test,
@@ -38,18 +40,15 @@ def decide(scores: Mapping[str, Sequence[float]]) -> Decision:
 
     Args:
         scores: for each row one score per seed, the same seeds in the same order; joint training
-            among them.
+            among them, with its best setting.
+        settings: scores of joint training with other settings; a row has to be better than each, so
+            that no luck in tuning makes it seem so.
     """
-    joint = scores[JOINT]
-    gains = {
-        label: [ours - theirs for ours, theirs in zip(values, joint, strict=True)]
-        for label, values in scores.items()
-        if label != JOINT
-    }
-    one_sided = {
-        label: sign_flip(gain) / 2 if fmean(gain) > 0 else 1.0 for label, gain in gains.items()
-    }
-    chances = holm(one_sided)
+    joints = [scores[JOINT], *settings]
+    others = {label: values for label, values in scores.items() if label != JOINT}
+    chances = holm(
+        {name: max(_beyond(values, joint) for joint in joints) for name, values in others.items()}
+    )
     better = [label for label, p in chances.items() if p <= LEVEL]
     winner = max(better, key=lambda label: fmean(scores[label]), default=JOINT)
     alike = []
@@ -59,3 +58,9 @@ def decide(scores: Mapping[str, Sequence[float]]) -> Decision:
             if not apart.high < 0:
                 alike.append(label)
     return Decision(winner, chances, alike)
+
+
+def _beyond(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the one-sided p of being better."""
+    gain = [one - other for one, other in zip(ours, theirs, strict=True)]
+    return sign_flip(gain) / 2 if fmean(gain) > 0 else 1.0

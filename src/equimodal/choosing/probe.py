@@ -55,8 +55,10 @@ def _lacking(
 ) -> str | None:
     try:
         _steps(trials(candidate, 1, modalities)[0], spec, folder, 1)
-    except (SetupError, MatchError, StepError, TypeError) as error:
+    except (SetupError, MatchError, StepError) as error:
         return str(error)
+    except Exception as error:  # whatever a model does to a method, the others are tried
+        return f"{type(error).__name__}: {error}"
     return None
 
 

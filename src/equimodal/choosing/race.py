@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from equimodal.choosing.candidate import JOINT, RATES, Candidate, Trial, trials
-from equimodal.choosing.plan import LAST, Plan, numbered
+from equimodal.choosing.plan import LAST, SETTINGS, Plan, numbered
+from equimodal.errors import SetupError
 
 Run = tuple[Trial, int]  # with its seed
 Train = Callable[[Sequence[Run]], list[float | None]]  # validation scores; None where one failed
@@ -39,21 +40,21 @@ class Raced:
 
     Attributes:
         baselines: all, the best first.
+        joints: the best settings of joint training.
         finalists: the best first.
         entrants: all candidates that finished any training, by label.
         failed: labels of those that did not.
     """
 
     baselines: list[Entrant]
+    joints: list[Entrant]
     finalists: list[Entrant]
     entrants: dict[str, Entrant]
     failed: list[str]
 
-    def held(self, many: int) -> list[Entrant]:
-        """Return joint training and the best other baselines."""
-        joint = [each for each in self.baselines if each.label == JOINT]
-        others = [each for each in self.baselines if each.label != JOINT]
-        return [*joint, *others[: many - 1]]
+    def others(self, many: int) -> list[Entrant]:
+        """Return the best baselines beside joint training."""
+        return [each for each in self.baselines if each.label != JOINT][:many]
 
 
 def race(
@@ -75,11 +76,19 @@ def race(
         candidates: as many as planned.
         modalities: their names.
         train: trains, and returns validation scores in the same order; None for what failed.
+
+    Raises:
+        SetupError: joint training failed.
     """
     first = len(RATES)
-    tried = _best(baselines, first + plan.search, modalities, train)
+    scored = _scored(baselines, first + plan.search, modalities, train)
+    tried = _best(scored)
+    if JOINT not in tried:
+        raise SetupError("joint training failed at every learning rate")
     strong = sorted(tried.values(), key=lambda each: -each.scores[0])
-    entrants = _best(candidates[: plan.candidates], first, modalities, train)
+    ours = [each for each in scored if each.label == JOINT]
+    joints = sorted(ours, key=lambda each: -each.scores[0])[:SETTINGS]
+    entrants = _best(_scored(candidates[: plan.candidates], first, modalities, train))
     failed = [each.label for each in candidates[: plan.candidates] if each.label not in entrants]
     left, shared = sorted(entrants.values(), key=lambda each: -each.scores[0]), [0]
     rounds = list(zip(plan.rounds, numbered(plan.rounds), strict=True))
@@ -100,19 +109,24 @@ def race(
     if not rounds:
         _searched(left, plan.search, modalities, train)
         left.sort(key=lambda each: -each.scores[0])
-    return Raced(strong, left[: plan.finalists], entrants, failed)
+    return Raced(strong, joints, left[: plan.finalists], entrants, failed)
 
 
-def _best(
+def _scored(
     rows: Sequence[Candidate], many: int, modalities: Sequence[str], train: Train
-) -> dict[str, Entrant]:
-    """Return each row with the best of its first trials; none of a row whose trials all failed."""
-    runs = [(trial, 0) for row in rows for trial in trials(row, many, modalities)]
+) -> list[Entrant]:
+    """Train the first trials of each row on seed 0, and return those that did not fail."""
+    every = [trial for row in rows for trial in trials(row, many, modalities)]
+    found = zip(every, train([(trial, 0) for trial in every]), strict=True)
+    return [Entrant(trial, {0: score}) for trial, score in found if score is not None]
+
+
+def _best(scored: Sequence[Entrant]) -> dict[str, Entrant]:
+    """Return the best trial of each row that has any; the first of several that are equal."""
     best: dict[str, Entrant] = {}
-    for (trial, seed), score in zip(runs, train(runs), strict=True):
-        label = trial.candidate.label
-        if score is not None and (label not in best or score > best[label].scores[seed]):
-            best[label] = Entrant(trial, {seed: score})
+    for each in scored:
+        if each.label not in best or each.scores[0] > best[each.label].scores[0]:
+            best[each.label] = each
     return best
 
 

@@ -46,6 +46,9 @@ def train(spec: dict[str, Any], folder: Path) -> None:
         best = max(range(len(history)), key=lambda epoch: (history[epoch], -epoch))
         found = trained.judged("val")
         said = {
+            "methods": spec["methods"],
+            "rate": spec["rate"],
+            "seed": spec["seed"],
             "val": found["score"],
             "samples": found["samples"],
             "weights": found["weights"],

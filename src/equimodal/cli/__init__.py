@@ -15,6 +15,8 @@ COMMANDS = {
     "prepare": "decode a downloaded data set into what training reads",
     "train": "train one model by one method",
     "compare": "compare methods over paired seeds, with intervals",
+    "choose": "find out which method to train with, on your own model",
+    "predict": "what the chosen model answers",
     "diagnose": "which modality a trained model ignores, and whether to balance",
     "report": "one HTML page about results",
     "methods": "list the methods and what each of them can do",

@@ -40,6 +40,9 @@ def entry_of(path: str) -> dict[str, Any]:
     Args:
         path: ``package.module:function``; modules of the working directory are found.
 
+    Returns:
+        What it says, and under "trained" which entries for `equimodal choose` it has.
+
     Raises:
         SetupError: there is no such function, or it leaves something out.
     """
@@ -56,10 +59,11 @@ def entry_of(path: str) -> dict[str, Any]:
         )
     made = {"loader": made.get("val"), "train_loader": made.get("train"), **made}
     made = {name: value for name, value in made.items() if value is not None or name == "head"}
+    trained = frozenset(made) & frozenset(TRAINED)
     made = {name: value for name, value in made.items() if name not in TRAINED}
     for name in made:
         if name not in NEEDED and name not in OPTIONAL:
             raise SetupError(f"{path}(): " + unknown("entry", str(name), [*NEEDED, *OPTIONAL]))
     if missing := [f"{name} ({what})" for name, what in NEEDED.items() if name not in made]:
         raise SetupError(f"{path}(): missing {'; '.join(missing)}")
-    return dict(made)
+    return {**made, "trained": trained}

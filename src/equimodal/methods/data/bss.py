@@ -19,6 +19,7 @@ from equimodal.methods.data.valuation import checked_samples
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -53,6 +54,7 @@ class BSS(Method):
     """
 
     name = "bss"
+    search = searched(unimodal=Log(0.3, 3.0))
     source = "Guan et al., IJCAI 2025"
     needs = frozenset({"training data", "sample identities"})
     replaces_joint = True

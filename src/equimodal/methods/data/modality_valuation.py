@@ -11,6 +11,7 @@ from equimodal.epochs.run import Run
 from equimodal.errors import SetupError
 from equimodal.functional.valuation import resampling_rate
 from equimodal.methods.data.valuation import SUBSET, Correct, Valuation, checked_samples
+from equimodal.search import Log, searched
 from equimodal.update.noise import mix
 
 
@@ -34,6 +35,7 @@ class ModalityValuation(Valuation):
     """
 
     name = "modality-valuation"
+    search = searched(alpha=Log(0.3, 3.0))
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from equimodal.functional.opm import drop_probability, drop_scale
 from equimodal.functional.remaining import anything_left
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
+from equimodal.search import Linear, searched
 from equimodal.step import Step
 from equimodal.update.noise import mix
 
@@ -41,6 +42,7 @@ class OPM(Method):
     """
 
     name = "opm"
+    search = searched(base=Linear(0.2, 0.8), strength=Linear(0.2, 1.0))
     source = "Wei et al., TPAMI 2024"
     needs = frozenset({"scores"})
     replaces_joint = True

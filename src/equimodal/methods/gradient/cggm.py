@@ -16,6 +16,7 @@ from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.direction import Direction, GradientCosine
 from equimodal.methods.objective.counted import counted
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -49,6 +50,7 @@ class CGGM(Method):
     """
 
     name = "cggm"
+    search = searched(scale=Log(0.4, 4.0), weight=Log(0.05, 1.0))
     source = "Guo et al., NeurIPS 2024"
     capabilities = Capabilities(accumulation="per micro-batch")
 

@@ -14,6 +14,7 @@ from equimodal.evidence import Evidence
 from equimodal.functional.inforeg import holding_strength, prime_indicator, score_gap
 from equimodal.method import Method
 from equimodal.modalities import OwnedParameter, weights
+from equimodal.search import Linear, searched
 from equimodal.step import Shapes, Step
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class InfoReg(Method):
     """
 
     name = "inforeg"
+    search = searched(strength=Linear(0.2, 1.5))
     source = "Huang et al., CVPR 2025"
     needs = frozenset({"scores"})
     modulates = False

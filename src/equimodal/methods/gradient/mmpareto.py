@@ -13,6 +13,7 @@ from equimodal.functional.mmpareto import restoring_factor
 from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, products
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -39,6 +40,7 @@ class MMPareto(Method):
     """
 
     name = "mmpareto"
+    search = searched(gamma=Log(1.0, 4.0))
     source = "Wei and Hu, ICML 2024"
     capabilities = Capabilities(backwards="M + 1")
 

@@ -15,6 +15,7 @@ from equimodal.method import Capabilities, Method, Space
 from equimodal.methods.gradient.coefficients import Coefficient, Thresholded
 from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
+from equimodal.search import Log, searched
 from equimodal.step import Shapes
 from equimodal.update.noise import Noise, TensorNoise
 
@@ -51,6 +52,7 @@ class OGM(Method):
     """
 
     name = "ogm"
+    search = searched(alpha=Log(0.05, 1.0))
     source = "Peng et al., CVPR 2022"
     needs = frozenset({"scores"})
     capabilities = Capabilities(sharded=True)
@@ -140,6 +142,7 @@ class OGMGE(OGM):
     """
 
     name = "ogm-ge"
+    search = searched(alpha=Log(0.05, 1.0))
 
     def __init__(
         self,

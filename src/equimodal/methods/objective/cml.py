@@ -13,6 +13,7 @@ from equimodal.method import Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.scores import evaluation
+from equimodal.search import Log, searched
 from equimodal.step import Step
 from equimodal.update.noise import mix
 
@@ -39,6 +40,7 @@ class CML(Method):
     """
 
     name = "cml"
+    search = searched(beta=Log(1.0, 30.0))
     source = "Ma et al., ICML 2023"
     capabilities = Capabilities()
 

@@ -15,6 +15,7 @@ from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.readout import Readouts, feature_vectors, vector_width
+from equimodal.search import Linear, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -46,6 +47,7 @@ class IPRM(Method):
     """
 
     name = "iprm"
+    search = searched(alpha=Linear(0.2, 1.0))
     source = "Yang et al., IJCAI 2025"
     replaces_joint = True
     modulates = False

@@ -21,6 +21,7 @@ from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.methods.objective.reconstruction import Reconstruction
 from equimodal.readout import Readouts, feature_vectors, vector_width
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -61,6 +62,7 @@ class MCR(Method):
     """
 
     name = "mcr"
+    search = searched(importance=Log(0.01, 1.0), contrast=Log(0.1, 3.0))
     source = "Kontras et al., NeurIPS 2025"
     capabilities = Capabilities(accumulation="per micro-batch")
 

@@ -16,6 +16,7 @@ from equimodal.functional.precision import at_least_single
 from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.readout import Readouts, feature_vectors
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -48,6 +49,7 @@ class MIDAS(Method):
     """
 
     name = "midas"
+    search = searched(weight=Log(0.1, 3.0))
     source = "Hwang et al., NeurIPS 2025"
     replaces_joint = True
     modulates = False

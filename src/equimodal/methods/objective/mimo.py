@@ -11,6 +11,7 @@ from equimodal.errors import SetupError
 from equimodal.functional.mimo import smooth_maximum
 from equimodal.method import Capabilities, Method
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -35,6 +36,7 @@ class MIMO(Method):
     """
 
     name = "mimo"
+    search = searched(weight=Log(0.2, 3.0))
     source = "Fernando et al., 2025"
     capabilities = Capabilities(accumulation="per micro-batch")
 

@@ -12,6 +12,7 @@ from equimodal.functional.mmcosine import cosine_logits
 from equimodal.method import Capabilities, Method
 from equimodal.readout import Readouts, feature_vectors
 from equimodal.scores import find_linear, weight_slices
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -100,6 +101,7 @@ class MMCosine(Method):
     """
 
     name = "mmcosine"
+    search = searched(scale=Log(3.0, 30.0))
     source = "Xu et al., ICASSP 2023"
     replaces_joint = True
     capabilities = Capabilities()

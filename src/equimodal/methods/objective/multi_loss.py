@@ -7,6 +7,7 @@ from torch import Tensor
 from equimodal.errors import SetupError, unknown
 from equimodal.method import Capabilities, Method
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -29,6 +30,7 @@ class MultiLoss(Method):
     """
 
     name = "multi-loss"
+    search = searched(unimodal=Log(0.1, 3.0))
     source = "Wei and Hu, ICML 2024"
     replaces_joint = True
     capabilities = Capabilities(sharded=True)

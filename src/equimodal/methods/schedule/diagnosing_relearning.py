@@ -18,6 +18,7 @@ from equimodal.method import Method
 from equimodal.methods.labels import class_labels
 from equimodal.modalities import OwnedParameter
 from equimodal.readout import feature_vectors
+from equimodal.search import Log, searched
 from equimodal.update.noise import mix
 
 
@@ -52,6 +53,7 @@ class DiagnosingRelearning(Method):
     """
 
     name = "diagnosing-relearning"
+    search = searched(strength=Log(1.0, 10.0))
     source = "Wei et al., ECCV 2024"
     needs = frozenset({"training data", "held-out data"})
 

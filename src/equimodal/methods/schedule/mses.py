@@ -15,6 +15,7 @@ from equimodal.functional.mses import patience_spent
 from equimodal.method import Method
 from equimodal.methods.held_out import losses
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -45,6 +46,7 @@ class MSES(Method):
     """
 
     name = "mses"
+    search = searched(unimodal=Log(0.3, 2.0))
     source = "Fujimori et al., ACPR 2019"
     needs = frozenset({"held-out data"})
 

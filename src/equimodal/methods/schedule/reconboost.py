@@ -15,6 +15,7 @@ from equimodal.functional.reconboost import agreement, boosting_loss
 from equimodal.method import REST, Method
 from equimodal.methods.labels import class_labels
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.noise import mix
 
@@ -85,6 +86,7 @@ class ReconBoost(Method):
     """
 
     name = "reconboost"
+    search = searched(own=Log(1.5, 10.0))
     source = "Hua et al., ICML 2024"
     replaces_joint = True
 
