@@ -227,6 +227,7 @@ def test_a_method_of_somebody_else_is_taught_too(monkeypatch: pytest.MonkeyPatch
     known = {**eq.methods.available(), "theirs": Theirs}
     monkeypatch.setattr(module, "available", lambda: known)
     monkeypatch.setattr(module, "find", known.__getitem__)
+    monkeypatch.setattr("equimodal.compare.runs.find", known.__getitem__)
     entries, _ = rows_of(["theirs"], SPLITS, settings=QUICK)
     assert entries[-1] == Entry("theirs", "theirs", {"last": 2})
 

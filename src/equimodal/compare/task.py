@@ -11,9 +11,8 @@ import lightning as L
 import torch
 
 from equimodal import data
-from equimodal.compare.runs import Run
+from equimodal.compare.runs import RATE, Run
 from equimodal.compare.teaching import teachers_of_seed
-from equimodal.methods.registry import find
 from equimodal.methods.supplied import TEACHERS, takes_teachers
 from equimodal.tasks import Task, note
 from equimodal.training import Encoder, Settings, fit, model_for
@@ -52,7 +51,7 @@ def task_of(
     spec = {
         "run": asdict(run),
         "source": {"name": source.name, "options": dict(source.options)},
-        "settings": asdict(replace(settings, seed=run.seed)),
+        "settings": asdict(replace(settings, seed=run.seed, lr=run.options.get(RATE, settings.lr))),
         "teachers": str(folder.absolute() / TEACHERS),
         "encoder": encoder,
         "threads": threads,
@@ -68,7 +67,7 @@ def train_run(spec: dict[str, Any], folder: Path) -> None:
     splits = data.Source(**spec["source"]).load()
     model = model_for(splits, seed=run.seed, encoder=spec["encoder"])
     supplied = {}
-    if takes_teachers(find(run.method)):
+    if any(map(takes_teachers, run.kinds)):
         supplied[TEACHERS] = teachers_of_seed(splits, settings, model, Path(spec["teachers"]))
     fit(
         splits,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from equimodal.compare.plan import LOCK, noted_runs
-from equimodal.compare.runs import Entry, Run, numbers
+from equimodal.compare.runs import RATE, Entry, Run, numbers
 from equimodal.methods.registry import available
 from equimodal.report.reading import UnreadableError, cleaned, object_in
 from equimodal.tasks.lock import held
@@ -85,15 +85,24 @@ def _entries(label: str, method: str, options: Sequence[Mapping[str, Any]]) -> l
     first = options[0]
     numeric = [name for name, value in first.items() if numbers({name: value})]
     fixed = {name: value for name, value in first.items() if name not in numeric}
+    beside = [name for name in numeric if name != RATE]
     for each in options:
         others = {name: value for name, value in each.items() if name not in numeric}
-        if len(numeric) != 1 or others != fixed or set(each) != set(first):
+        if not numeric or len(beside) > 1 or others != fixed or set(each) != set(first):
             return [Entry(label, method, dict(each)) for each in options]
-    (name,) = numeric
-    values = [each[name] for each in options]
-    if not any(isinstance(value, Mapping) for value in values):
-        values.sort()
-    return [Entry(label, method, fixed, {name: tuple(values)})]
+    grid = {name: _different(each[name] for each in options) for name in numeric}
+    entry = Entry(label, method, fixed, grid)
+    if len(entry.choices()) != len(options):
+        return [Entry(label, method, dict(each)) for each in options]
+    return [entry]
+
+
+def _different(values: Iterable[Any]) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return tuple(found if any(isinstance(each, Mapping) for each in found) else sorted(found))
 
 
 def _state(folder: Path, alive: bool) -> State:
@@ -115,11 +124,12 @@ def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
     except UnreadableError:
         described = ""
     by_class = {kind.__name__: name for name, kind in available().items()}
-    method = by_class.get(described.partition("(")[0], label)
+    classes = [by_class.get(each.partition("(")[0], "") for each in described.split(" + ")]
+    method = "+".join(classes) if all(classes) else label
     chosen = list(OPTION.finditer(found["chosen"]))
     kind = available().get(method)
     if kind is not None:  # a label may end like an option: "rate 1"
-        known = inspect.signature(kind).parameters
+        known = {*inspect.signature(kind).parameters, RATE}
         while chosen and chosen[0][1] not in known:
             label += str(cleaned(chosen.pop(0)[0]))
     options: dict[str, Any] = {}
@@ -127,5 +137,6 @@ def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
         options[name] = {modality: float(value)} if modality else float(value)
     for modality in modalities:
         if label == f"{modality} alone".replace(" ", "-"):
-            label, method, options = f"{modality} alone", "unimodal", {"modality": modality}
+            label, method = f"{modality} alone", "unimodal"
+            options = {"modality": modality, **options}
     return Planned(folder.name, Run(label, method, options, int(found["seed"])), "broken off")

@@ -12,7 +12,7 @@ import pytest
 from equimodal.cli import compare as compare_command
 from equimodal.cli import main
 from equimodal.compare import Comparison
-from equimodal.compare.runs import Entry, Run, entry_of, main_job
+from equimodal.compare.runs import Entry, Run, entry_of, main_job, with_rates
 from equimodal.methods import find
 from equimodal.report.command import command_of
 from equimodal.report.results import read
@@ -23,14 +23,14 @@ JOB = main_job(MODALITIES, (0.1, 0.3))
 
 
 def made(name: str) -> Entry:
-    return entry_of(name, find(name), MODALITIES, 6)
+    return entry_of(name, find(name.split("+")[0]), MODALITIES, 6)
 
 
 def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
     """Return the comparison that a command would run."""
     caught: list[Comparison] = []
 
-    def catch(comparison: Comparison, workers: int | None, left_out: Any) -> int:
+    def catch(comparison: Comparison, options: Any, left_out: Any) -> int:
         caught.append(comparison)
         return 0
 
@@ -51,6 +51,8 @@ def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
         ([Entry("joint", "joint"), Entry("pmr", "pmr"), Entry("mla", "mla")], {}, "--methods=["),
         ([JOB[1], JOB[3], Entry("pmr", "pmr")], {"optimizer": "adamw"}, "--optimizer=adamw"),
         ([JOB[3], made("mslr"), made("umt")], {}, "'--methods=[mslr, umt]'"),
+        ([JOB[3], made("ogm+multi-loss")], {}, "'--methods=[ogm+multi-loss]'"),
+        ([with_rates(e, (0.01, 0.1)) for e in JOB], {}, "'--lr=[0.01, 0.1]'"),
     ],
 )
 def test_it_runs_the_same(
