@@ -67,6 +67,9 @@ def test_what_is_said_and_left_behind(whole: Choice) -> None:
     table = (whole.folder / "table.md").read_text()
     for label in ("joint", "multi-loss", "ensemble", "late fusion", "sound alone", *FEW):
         assert f"| {label} |" in table
+    html = (whole.folder / "choice.html").read_text()
+    assert whole.text.split(":")[0] in html
+    assert html.count("<tr") > 8
     assert len(results(whole.folder)) == int(SAID[0].split()[0])
     kept = {path.parent.name for path in whole.folder.glob("runs/*/best.pt")}
     assert kept == {name for name in results(whole.folder) if name.endswith("-kept")}

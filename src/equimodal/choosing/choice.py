@@ -16,7 +16,7 @@ from equimodal.choosing.train import Training
 from equimodal.compare.statistics import Estimate, Harm
 from equimodal.errors import SetupError
 
-CHOICE, MODEL, TABLE = "choice.json", "chosen.pt", "table.md"
+CHOICE, MODEL, TABLE, PAGE = "choice.json", "chosen.pt", "table.md", "choice.html"
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
 
 from equimodal import data
 from equimodal.choosing.candidate import JOINT, Candidate, Trial, baselines, candidates
-from equimodal.choosing.choice import CHOICE, MODEL, TABLE, Choice
+from equimodal.choosing.choice import CHOICE, MODEL, PAGE, TABLE, Choice
 from equimodal.choosing.decide import Decision, decide
 from equimodal.choosing.plan import Plan, planned
 from equimodal.choosing.race import Entrant, Raced, race
+from equimodal.choosing.table import against, markdown, page, table
 from equimodal.choosing.train import BEST
 from equimodal.choosing.words import line, paragraph
-from equimodal.compare.statistics import Estimate, crossed, difference, estimate, harm
+from equimodal.compare.statistics import harm
 from equimodal.errors import SetupError
 from equimodal.files import partial_of, write_whole
 from equimodal.tasks import Engine, Local, Task, carry_out, locked, place
@@ -157,6 +158,7 @@ class Work:
         self.deadline = math.inf
         self.done, self.total, self.stage = 0, 0, ""
         self.failures: dict[str, str] = {}
+        self.seconds: dict[str, list[float]] = {}  # of trainings, by the label of their row
 
     def probe(self, names: Sequence[str] | None) -> dict[str, Any]:
         """Return which candidates can run, and how long a training takes."""
@@ -250,6 +252,7 @@ class Work:
         tasks = {t.name: t for t in (self._task(trial, seed, keep) for trial, seed in runs)}
         if time.monotonic() > self.deadline and not keep:
             tasks = {name: task for name, task in tasks.items() if task.done}
+        labels = {self._name(t, seed, keep): t.candidate.label for t, seed in runs}
         found = {}
         for outcome in carry_out(self.engine, tasks.values()):
             if outcome is not None:
@@ -260,6 +263,8 @@ class Work:
                     said = json.loads((outcome.task.folder / "result.json").read_text())
                     if math.isfinite(said["val"]):
                         found[outcome.task.name] = said
+                        label = labels[outcome.task.name]
+                        self.seconds.setdefault(label, []).append(said["seconds"])
                     else:
                         self.failures[outcome.task.name] = f"its score is {said['val']}"
             epochs = sum(place(task.folder) or 0 for task in self.engine.running())
@@ -293,6 +298,16 @@ class Work:
 
     # ------------------------------------------------------------------ results
 
+    def _about(self) -> str:
+        build = self.shared["build"]
+        return build if isinstance(build, str) else str(build["source"]["name"])
+
+    def _costs(self) -> dict[str, float]:
+        """Return how long each row trains, as a multiple of joint training."""
+        medians = {label: median(seconds) for label, seconds in self.seconds.items()}
+        plain = medians.get(JOINT) or math.nan
+        return {label: seconds / plain for label, seconds in medians.items()}
+
     def _recommended(
         self,
         plan: Plan,
@@ -307,7 +322,7 @@ class Work:
     ) -> Choice:
         test = {label: [each["score"] for each in found] for label, found in tests.items()}
         winner = next(row for row in rows if row.label == decision.winner)
-        versus = None if winner.label == JOINT else _against(tests[winner.label], tests[JOINT])
+        versus = None if winner.label == JOINT else against(tests[winner.label], tests[JOINT])
         chances = None
         if winner.label != JOINT:
             pairs = zip(test[winner.label], test[JOINT], strict=True)
@@ -325,8 +340,13 @@ class Work:
         torch.save({**state, "spec": dict(task.spec), "run": task.name}, partial_of(path))
         partial_of(path).replace(path)
         choice = Choice(winner.label, pasted, versus, chances, text, self.folder)
-        table = _table(raced, rows, val, tests, probed, shares)
-        write_whole(self.folder / TABLE, f"{text}\n\n    {pasted}\n\n{plan}\n\n{table}\n")
+        found = table(raced, rows, val, tests, self._costs(), shares)
+        lacking = {**dict.fromkeys(raced.failed, "failed in training"), **probed["lacking"]}
+        notes = "\n".join(f"- {label}: {why}" for label, why in lacking.items())
+        parts = [text, f"    {pasted}", str(plan), markdown(found), notes]
+        write_whole(self.folder / TABLE, "\n\n".join(part for part in parts if part) + "\n")
+        about = page(f"Choosing for {self._about()}", text, pasted, str(plan), found, lacking)
+        write_whole(self.folder / PAGE, about)
         known = {
             "method": winner.label,
             "methods": methods,
@@ -348,59 +368,6 @@ class Work:
 def _unconfirmed(val: Mapping[str, Sequence[float]]) -> Decision:
     winner = max(val, key=lambda label: fmean(val[label]))
     return Decision(winner, {}, [label for label in val if label != winner])
-
-
-def _against(ours: Sequence[Mapping[str, Any]], joint: Sequence[Mapping[str, Any]]) -> Estimate:
-    if all(each["samples"] is not None for each in (*ours, *joint)):
-        pairs = zip(ours, joint, strict=True)
-        return crossed(
-            [
-                [a - b for a, b in zip(one["samples"], two["samples"], strict=True)]
-                for one, two in pairs
-            ]
-        )
-    return difference([each["score"] for each in ours], [each["score"] for each in joint])
-
-
-def _table(
-    raced: Raced,
-    rows: Sequence[Entrant],
-    val: Mapping[str, Sequence[float]],
-    tests: Mapping[str, Sequence[Mapping[str, Any]]],
-    probed: Mapping[str, Any],
-    shares: bool,
-) -> str:
-    """Return all rows as a table: those confirmed first, then how far the others came."""
-
-    def spelt(values: Sequence[float], sign: str = "") -> str:
-        found = estimate(list(values))
-        return f"{found:{sign}}" if shares else f"{found.mean:{sign}.4g}"
-
-    lines = [
-        "| row | lr | validation, fresh seeds | test | against joint | rounds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    confirmed = {row.label for row in rows}
-    for row in sorted(rows, key=lambda row: -fmean(val[row.label])):
-        test = [each["score"] for each in tests[row.label]]
-        versus = ""
-        if row.label != JOINT:
-            against = _against(tests[row.label], tests[JOINT])
-            versus = f"{against:+}" if shares else f"{against.mean:+.4g}"
-        lines.append(
-            f"| {row.label} | x{row.trial.rate:g} | {spelt(val[row.label])} | {spelt(test)} | "
-            f"{versus} | all |"
-        )
-    others = [*raced.baselines, *raced.entrants.values()]
-    for row in sorted(others, key=lambda row: (-row.reached, -row.scores[0])):
-        if row.label not in confirmed:
-            scored = f"{100 * row.scores[0]:.1f}" if shares else f"{row.scores[0]:.4g}"
-            lines.append(
-                f"| {row.label} | x{row.trial.rate:g} | ({scored} on seed 0) | | | {row.reached} |"
-            )
-    notes = [f"- {label}: failed in training" for label in raced.failed]
-    notes += [f"- {label}: cannot run here: {why}" for label, why in probed["lacking"].items()]
-    return "\n".join([*lines, "", *notes])
 
 
 def _spelt(what: str | data.Source, settings: Settings | None, encoder: Encoder) -> Any:
