@@ -6,6 +6,7 @@
 
 from typing import Any
 
+from equimodal import commanded as _commanded  # noqa: F401 - first, before PyTorch is imported
 from equimodal import functional, methods
 from equimodal.balancer import Balancer
 from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError

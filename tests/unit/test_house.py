@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent.parent
 
 # Lower rooms first: a module may import from its own room and from those before it.
 ROOMS = [
-    {"errors", "extras", "files", "holding", "once", "processes"},
+    {"commanded", "errors", "extras", "files", "holding", "once", "processes"},
     {"functional"},
     {
         "attach", "composition", "criterion", "epochs", "evidence", "method", "modalities", "ranks",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from equimodal import __version__
+from equimodal.commanded import hear
 from equimodal.errors import MatchError, SetupError, StepError, unknown
 
 COMMANDS = {
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     It is 0, 1 if the command could not do all of its work, 2 for wrong use, or 130 when it was
     interrupted.
     """
+    hear()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_help())
