@@ -25,6 +25,7 @@ from equimodal.choosing.table import against, markdown, page, table
 from equimodal.choosing.train import BEST
 from equimodal.choosing.words import line, paragraph
 from equimodal.compare.statistics import harm
+from equimodal.compare.task import noted
 from equimodal.errors import SetupError
 from equimodal.files import partial_of, write_whole
 from equimodal.tasks import Engine, Local, Task, carry_out, locked, place
@@ -374,9 +375,9 @@ def _spelt(what: str | data.Source, settings: Settings | None, encoder: Encoder)
     if isinstance(what, str) and ":" in what:
         return what
     source = data.Source(what) if isinstance(what, str) else what
-    noted = {"name": source.name, "options": dict(source.options)}
-    chosen = settings or Settings()
-    return json.loads(json.dumps({"source": noted, "settings": asdict(chosen), "encoder": encoder}))
+    chosen = asdict(settings or Settings())
+    told = {"source": noted(source), "settings": chosen, "encoder": encoder}
+    return json.loads(json.dumps(told))
 
 
 def _name(what: str | data.Source) -> str:

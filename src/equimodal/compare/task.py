@@ -50,7 +50,7 @@ def task_of(
     """
     spec = {
         "run": asdict(run),
-        "source": {"name": source.name, "options": dict(source.options)},
+        "source": noted(source),
         "settings": asdict(replace(settings, seed=run.seed, lr=run.options.get(RATE, settings.lr))),
         "teachers": str(folder.absolute() / TEACHERS),
         "encoder": encoder,
@@ -58,6 +58,13 @@ def task_of(
     }
     own = folder.absolute() / "runs" / run.name
     return Task(run.name, f"{__name__}:train_run", spec, own, limit=limit)
+
+
+def noted(source: data.Source) -> dict[str, Any]:
+    """Return a source as JSON values; a path such that it is found from any folder."""
+    path = Path(source.name)
+    found = source.name not in data.available() and path.exists()
+    return {"name": str(path.resolve()) if found else source.name, "options": dict(source.options)}
 
 
 def train_run(spec: dict[str, Any], folder: Path) -> None:
