@@ -24,7 +24,7 @@ for name in data.available():
     assert seconds < 1, f"{name} took {seconds:.2f} s"
     assert splits.card.licence and splits.card.citation and splits.card.source, name
     print(f"{splits} ({seconds:.2f} s)")
-heavy = {"numpy", "lightning", "matplotlib", "optuna", "scipy"} & set(sys.modules)
+heavy = {"numpy", "lightning", "matplotlib", "ray", "scipy"} & set(sys.modules)
 assert not heavy, f"imported without need: {heavy}"
 assert "site-packages" in eq.__file__, eq.__file__
 """

@@ -4,6 +4,9 @@
 >>> method = eq.OGMGE(alpha=0.8)
 """
 
+from typing import Any
+
+from equimodal import commanded as _commanded  # noqa: F401 - first, before PyTorch is imported
 from equimodal import functional, methods
 from equimodal.balancer import Balancer
 from equimodal.criterion import TokenLoss
@@ -106,6 +109,14 @@ from equimodal.scores import Ablation, Probe, Scores, Split
 from equimodal.scores.given import Given
 from equimodal.step import Shapes, Step
 from equimodal.system.ranks import ALONE
+
+
+def choose(what: Any, out: Any = None, **options: Any) -> Any:
+    """Choose a method for a model of the user's; see `equimodal.choosing.choose`."""
+    from equimodal.choosing import choose as chosen
+
+    return chosen(what, out, **options)
+
 
 __version__ = "0.1.0"
 
@@ -219,6 +230,7 @@ __all__ = [
     "Unprojected",
     "WeightCosine",
     "WeightedSequence",
+    "choose",
     "functional",
     "methods",
     "teachers_of",

@@ -31,6 +31,7 @@ from equimodal.evidence import Evidence
 from equimodal.modalities import Modalities, OwnedParameter, Selection, Selector
 from equimodal.noise import Noise
 from equimodal.planning import required
+from equimodal.search import Search
 from equimodal.step import Shapes, Step
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Method(nn.Module):
         by_epochs: arguments that follow the length of training where they are None, each from the
             number of epochs: the authors' share of the authors' run.
         planned: how many epochs training has in all, None where nobody said.
+        search: which values of its arguments `equimodal choose` tries, beside those by default.
         capabilities: what it can do.
         replaces_joint: whether `objective` returns a "joint" term in place of the user's loss.
         combines_rest: whether `combine` is asked for everything outside of the encoders too.
@@ -141,6 +143,7 @@ class Method(nn.Module):
     source: ClassVar[str] = ""
     needs: ClassVar[frozenset[Need]] = frozenset()
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {}
+    search: ClassVar[Search] = {}
     capabilities: ClassVar[Capabilities] = Capabilities()
     replaces_joint: ClassVar[bool] = False
     combines_rest: ClassVar[bool] = False

@@ -11,6 +11,8 @@ from equimodal import data
 from equimodal.cli import main
 from equimodal.compare import Entry, Run, main_job, rows_of
 from equimodal.compare import candidates as module
+from equimodal.compare.runs import with_rates
+from equimodal.compare.task import task_of
 from equimodal.training import Settings
 
 SPLITS = data.load("mfeat", modalities=("pix", "mor", "fou"))
@@ -86,6 +88,7 @@ def test_how_it_is_trained_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {**eq.methods.available(), "single": Single, "breaks": Breaks, "asks": Asks}
     monkeypatch.setattr(module, "available", lambda: known)
     monkeypatch.setattr(module, "find", known.__getitem__)
+    monkeypatch.setattr("equimodal.compare.runs.find", known.__getitem__)
 
     def reasons(settings: Settings) -> dict[str, str]:
         return rows_of(None, SPLITS, settings=settings)[1]
@@ -128,3 +131,29 @@ def test_the_command_says_what_is_left_out(
 def test_what_is_refused(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, option]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_compositions_are_rows_by_their_names() -> None:
+    entries, lacking = rows_of(["ogm+multi-loss", "mmpareto"], SPLITS)
+    assert lacking == {}
+    by_label = {entry.label: entry for entry in entries}
+    assert set(by_label) == {"joint", "ogm+multi-loss", "mmpareto"}
+    pair = by_label["ogm+multi-loss"]
+    run = Run(pair.label, pair.method, pair.choices()[0], 0)
+    assert [method.name for method in run.make()] == ["ogm", "multi-loss"]
+    with pytest.raises(
+        eq.SetupError, match=r"mmpareto\+mslr cannot be compared here: needs factors"
+    ):
+        rows_of(["mmpareto+mslr"], SPLITS)
+    with pytest.raises(eq.SetupError, match="did you mean 'ogm'"):
+        rows_of(["ogn+multi-loss"], SPLITS)
+
+
+def test_a_row_may_choose_its_learning_rate_too() -> None:
+    entry = with_rates(Entry("ogm", "ogm", grid={"alpha": (0.1, 0.3)}), (0.01, 0.1))
+    assert len(entry.choices()) == 4
+    runs = [Run("ogm", "ogm", options, 0) for options in entry.choices()]
+    assert len({run.name for run in runs}) == 4
+    assert all(run.make()[0].name == "ogm" for run in runs)
+    tasks = [task_of(run, data.Source("mfeat"), Settings(lr=0.5), Path("x")) for run in runs]
+    assert {task.spec["settings"]["lr"] for task in tasks} == {0.01, 0.1}

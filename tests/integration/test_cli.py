@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ def test_without_arguments_and_version(capsys: pytest.CaptureFixture[str]) -> No
     [
         (["train", "mfeat"], "lightning", "train"),
         (["train", "mfeat"], "jsonargparse", "train"),
-        (["compare", "mfeat"], "optuna", "compare"),
+        (["compare", "mfeat"], "scipy", "compare"),
         (["compare", "mfeat"], "rich", "train"),
         (["compare", "mfeat"], "matplotlib", "report"),
     ],
@@ -260,7 +261,7 @@ def test_a_missing_extra_is_named_with_its_pip_line(
 def test_methods_need_no_extra() -> None:
     code = (
         "import sys\n"
-        "for name in ('lightning', 'jsonargparse', 'rich', 'optuna', 'matplotlib', 'scipy'):\n"
+        "for name in ('lightning', 'jsonargparse', 'rich', 'ray', 'matplotlib', 'scipy'):\n"
         "    sys.modules[name] = None\n"
         "from equimodal.cli import main; sys.exit(main(['methods', 'ogm']))"
     )
@@ -316,3 +317,30 @@ def test_train_goes_on_after_an_interruption(
     assert "epoch 1 of" not in log
     assert "epoch 40 of 40" in log
     assert "\x1b" not in resumed + log
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+@pytest.mark.parametrize("seconds", [0.15, 0.4, 0.8])
+def test_an_interruption_is_quiet_while_the_command_is_still_imported(seconds: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "equimodal", "train", "watch", "--epochs=900"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:  # ours is the first module of the package
+        said.append(line)
+        if "equimodal.commanded" in line:
+            break
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "Traceback" not in rest
+    process.stderr.close()
+
+
+def test_a_program_that_imports_the_package_hears_interruptions_as_ever() -> None:
+    code = "import signal, equimodal; print(signal.getsignal(signal.SIGINT).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "default_int_handler"

@@ -7,21 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
 import equimodal as eq
 from equimodal.cli import main
 from equimodal.compare import Comparison, Entry, Progress
-from equimodal.compare.queue import RunQueue
-from equimodal.compare.runs import Run
+from equimodal.compare.plan import LOCK
+from equimodal.tasks import lock as locks
+from equimodal.tasks import locked
 from equimodal.training import Settings
 
 MODALITIES = ("pix", "mor", "fou")
@@ -95,16 +94,15 @@ def group(process: subprocess.Popen[str]) -> list[int]:
     return found
 
 
-def a_busy_worker(folder: Path) -> int:
-    """Return the process that has just begun a run."""
-    queue = RunQueue(f"sqlite:///{folder / 'study.db'}", "mfeat")
+def a_busy_worker(process: subprocess.Popen[str], folder: Path) -> int:
+    """Return a process that is in the middle of a run."""
+    until(lambda: list(folder.glob("runs/*/place.txt")))
+    forked_from = until(lambda: [p for p in group(process) if len(children(p)) > 1])[0]
+    return int(children(forked_from)[0])
 
-    def just_begun() -> int:
-        running = queue.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        takers = [trial.user_attrs.get("taken by", {"seen": 0}) for trial in running]
-        return next((who["pid"] for who in takers if time.time() - who["seen"] < 0.2), 0)
 
-    return int(until(just_begun))
+def children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def broken_off(folder: Path, stop: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str, str]:
@@ -133,8 +131,8 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 def test_what_a_comparison_prints_and_leaves_behind(straight: tuple[Path, str, str]) -> None:
     folder, out, err = straight
     assert sorted(path.name for path in folder.iterdir()) == [
-        "comparison.json", "learning.pdf", "learning.png", "learning.svg", "runs", "runs.csv",
-        "study.db", "table.md",
+        ".comparing.lock", "comparison.json", "learning.pdf", "learning.png", "learning.svg",
+        "plan.json", "runs", "runs.csv", "table.md",
     ]  # fmt: skip
     assert max(map(len, out.splitlines())) <= 80 + len(str(folder))
     table = out[: out.index("Test accuracy in %")]
@@ -180,19 +178,18 @@ def test_stopped_in_every_way_it_goes_on_and_ends_as_if_uninterrupted(
     assert finished.items() <= results(folder).items(), "a finished run was repeated"
     finished = results(folder)
 
-    # A worker is killed: the other one does what is left, but for that run.
-    status, _, err = broken_off(folder, lambda p: os.kill(a_busy_worker(folder), signal.SIGKILL))
-    assert status == 1
-    assert "failed: its process was ended by SIGKILL, as for want of memory" in err
-    assert err.splitlines()[-1] == (
-        f"equimodal compare: 1 of {RUNS_IN_ALL} runs are left: the same command goes on"
-    )
+    # A worker is killed: its run is begun again where it was.
+    def kill_a_worker(process: subprocess.Popen[str]) -> None:
+        os.kill(a_busy_worker(process, folder), signal.SIGKILL)
+
+    status, _, err = broken_off(folder, kill_a_worker)
+    assert (status, "failed" in err) == (0, False)
     assert finished.items() <= results(folder).items()
     finished = results(folder)
-    assert len(finished) == RUNS_IN_ALL - 1
+    assert len(finished) == RUNS_IN_ALL
 
     assert main([*COMMAND[3:], "--out", str(folder)]) == 0
-    assert finished.items() <= results(folder).items()
+    assert finished == results(folder)
     for name in ("runs.csv", "table.md", "learning.svg"):
         assert (folder / name).read_bytes() == (straight[0] / name).read_bytes(), name
 
@@ -278,114 +275,14 @@ def test_runs_of_other_versions_are_not_mixed_in(tmp_path: Path) -> None:
         ours.run(0)
 
 
-def queue_of(folder: Path, runs: list[Run]) -> RunQueue:
-    queue = RunQueue(f"sqlite:///{folder / 'study.db'}", "mfeat")
-    queue.add(runs)
-    return queue
-
-
-RUNS = [Run("joint", "joint", {}, seed) for seed in range(4)]
-
-
-def test_a_call_takes_only_what_it_asked_for(tmp_path: Path) -> None:
-    """An earlier call, interrupted, has left more waiting than this one wants."""
-    queue = queue_of(tmp_path, RUNS)
-    taken = queue.take({RUNS[2].name})
-    assert taken is not None
-    assert taken[1] == RUNS[2]
-    assert queue.take({RUNS[2].name}) is None
-    following = queue.take({run.name for run in RUNS})
-    assert following is not None
-    assert following[1] == RUNS[0]
-
-
-def test_no_run_is_taken_twice(tmp_path: Path) -> None:
-    runs = [Run("joint", "joint", {}, seed) for seed in range(40)]
-    names = {run.name for run in runs}
-    queue_of(tmp_path, runs).add(runs)  # twice the same changes nothing
-    taken: list[str] = []
-
-    def take() -> None:
-        queue = RunQueue(f"sqlite:///{tmp_path / 'study.db'}", "mfeat")
-        while found := queue.take(names):
-            taken.append(found[1].name)
-
-    threads = [threading.Thread(target=take) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(taken) == sorted(names)
-
-
-def test_whoever_dies_while_taking_a_run_is_known(
+def test_a_second_comparison_in_the_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = queue_of(tmp_path, RUNS[:1])
-    take = queue.storage.set_trial_state_values
-
-    def and_die(number: int, state: Any) -> None:
-        take(number, state)
-        raise SystemExit
-
-    monkeypatch.setattr(queue.storage, "set_trial_state_values", and_die)
-    with pytest.raises(SystemExit):
-        queue.take({RUNS[0].name})
-    monkeypatch.undo()
-    (trial,) = queue.study.get_trials()
-    assert trial.state == optuna.trial.TrialState.RUNNING
-    queue.add(RUNS[:1])
-    assert queue.take({RUNS[0].name}) is None, "it lives"
-    monkeypatch.setattr("equimodal.compare.queue._started", lambda pid: None)
-    queue.add(RUNS[:1])
-    monkeypatch.undo()
-    assert queue.take({RUNS[0].name}) is not None
-
-
-def dead() -> int:
-    """The number of a process that lives no more."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-@pytest.mark.parametrize(
-    ("attributes", "abandoned"),
-    [
-        ({}, False),
-        ({"pid": dead}, True),
-        ({"started": "before the restart"}, True),  # the number now belongs to another process
-        ({"host": "another"}, False),
-        ({"host": "another", "seen": 0.0}, True),
-        ({"host": "another", "pid": dead}, False),  # whose numbers say nothing here
-    ],
-)
-def test_a_run_is_added_again_when_whoever_took_it_is_gone(
-    attributes: dict[str, Any], abandoned: bool, tmp_path: Path
-) -> None:
-    queue = queue_of(tmp_path, RUNS[:1])
-    names = {RUNS[0].name}
-    taken = queue.take(names)
-    assert taken is not None
-    (trial,) = queue.study.get_trials()
-    given = {name: value() if callable(value) else value for name, value in attributes.items()}
-    queue.storage.set_trial_user_attr(
-        trial._trial_id, "taken by", {**trial.user_attrs["taken by"], **given}
-    )
-    queue.add(RUNS[:1])
-    again = queue.take(names)
-    assert (again is not None) == abandoned
-    state = queue.study.get_trials()[0].state
-    assert (state == optuna.trial.TrialState.FAIL) == abandoned
-
-
-def test_a_sign_of_life_keeps_a_run(tmp_path: Path) -> None:
-    queue = queue_of(tmp_path, RUNS[:1])
-    taken = queue.take({RUNS[0].name})
-    assert taken is not None
-    (trial,) = queue.study.get_trials()
-    silent = {**trial.user_attrs["taken by"], "host": "another", "seen": 0.0}
-    queue.storage.set_trial_user_attr(trial._trial_id, "taken by", silent)
-    queue.beat(taken[0])
-    queue.add(RUNS[:1])
-    assert queue.take({RUNS[0].name}) is None
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    ours = comparison(tmp_path)
+    with (
+        locked(tmp_path / LOCK, "held"),
+        pytest.raises(eq.SetupError, match="another process is at this comparison: wait for it"),
+    ):
+        ours.run(1)
+    assert not (tmp_path / "comparison.json").exists()

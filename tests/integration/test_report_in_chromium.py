@@ -38,7 +38,7 @@ def browser() -> Iterator[Chromium]:
 
 
 def written(folder: Path, modalities: tuple[str, ...], entries: list[Entry]) -> Path:
-    comparison(folder, modalities, entries, queue=True)
+    comparison(folder, modalities, entries, plan=True)
     (folder / "diagnosis.json").write_text(json.dumps(diagnosis(modalities)))
     page = folder / "report.html"
     page.write_text(rendered(page_of(read(folder), read_findings(folder / "diagnosis.json"))))

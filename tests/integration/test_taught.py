@@ -24,9 +24,10 @@ from equimodal import data
 from equimodal.cli import main
 from equimodal.compare import Comparison, Entry, rows_of
 from equimodal.compare import candidates as module
+from equimodal.compare.task import task_of
 from equimodal.compare.teaching import teachers_of_seed
-from equimodal.compare.worker import Task, execute
 from equimodal.methods.supplied import Recipe, supplied
+from equimodal.tasks.task import DONE, perform
 from equimodal.training import Settings, fit, model_for, train_teachers
 from equimodal.training.models import describe
 from equimodal.training.module import BalancedModule
@@ -226,6 +227,7 @@ def test_a_method_of_somebody_else_is_taught_too(monkeypatch: pytest.MonkeyPatch
     known = {**eq.methods.available(), "theirs": Theirs}
     monkeypatch.setattr(module, "available", lambda: known)
     monkeypatch.setattr(module, "find", known.__getitem__)
+    monkeypatch.setattr("equimodal.compare.runs.find", known.__getitem__)
     entries, _ = rows_of(["theirs"], SPLITS, settings=QUICK)
     assert entries[-1] == Entry("theirs", "theirs", {"last": 2})
 
@@ -237,12 +239,12 @@ def test_runs_of_a_seed_share_their_teachers_whoever_comes_first(tmp_path: Path)
     both = Comparison("mfeat", entries, tmp_path / "both", [0], settings, MODALITIES)
     assert both.run(2) == {}
     own, threads = tmp_path / "own", max(1, (os.cpu_count() or 1) // 2)
-    task = Task("mfeat", both.source, both.settings, own, "", frozenset(), "small", threads)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for run in reversed(both.runs):
-            execute(run, both.splits, task, [])
+            task = task_of(run, both.source, both.settings, own, threads=threads)
+            assert perform(task) == DONE
     finally:
         torch.set_num_threads(before)
     for name in (run.name for run in both.runs):

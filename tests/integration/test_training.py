@@ -231,6 +231,8 @@ def test_the_epoch_is_chosen_by_validation_and_test_is_touched_once(
         logits = model(*SPLITS.test.features.values())
     accuracy = (logits.argmax(1) == SPLITS.test.target).double().mean().item()
     assert result.test["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    right = (logits.argmax(1) == SPLITS.test.target).tolist()
+    assert result.right == "".join("01"[each] for each in right)
     assert result.test["loss"] == pytest.approx(
         F.cross_entropy(logits, SPLITS.test.target).item(), rel=1e-4
     )

@@ -100,7 +100,8 @@ class Run:
 
     def __call__(self, pipe: Connection) -> None:
         if self.site is not None:
-            os.environ["PYTHONPATH"] = str(self.site)
+            path = [str(self.site), *filter(None, [os.environ.get("PYTHONPATH")])]
+            os.environ["PYTHONPATH"] = os.pathsep.join(path)
         else:
             forkserver._forkserver._forkserver_address = self.server
             forkserver.ensure_running = lambda: None

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from equimodal.compare.queue import RunQueue
+from equimodal.compare.plan import note_plan
 from equimodal.compare.runs import Entry, Run, main_job, planned
 from equimodal.training import Result, Settings
 
@@ -57,7 +57,7 @@ def comparison(
     seeds: Sequence[int] = (0, 1),
     *,
     data: str = "watch",
-    queue: bool = False,
+    plan: bool = False,
     left: Iterable[str] = (),
     trained: int = 3,
     **changes: Any,
@@ -79,8 +79,8 @@ def comparison(
             place = folder / "runs" / run.name
             place.mkdir(parents=True)
             result(run, modalities, trained, data).save(place / "result.json")
-    if queue:
-        RunQueue(f"sqlite:///{folder / 'study.db'}", data).add(runs)
+    if plan:
+        note_plan(folder, runs)
     return runs
 
 

@@ -18,8 +18,8 @@ ROOT = PACKAGE.parent.parent
 
 # Lower rooms first: a module imports from its own room and from those of rows before it.
 ROOMS = [
-    {"errors"},
-    {"functional", "planning", "system"},
+    {"commanded", "errors"},
+    {"functional", "planning", "search", "system"},
     {"modalities", "noise", "criterion", "evidence"},
     {"attach"},
     {"step"},
@@ -30,9 +30,10 @@ ROOMS = [
     {"loop"},
     {"balancer", "methods"},
     {"testing", "__init__"},
-    {"nn", "data"},
+    {"nn", "data", "tasks"},
     {"training", "integrations", "diagnostics"},
     {"compare", "report"},
+    {"choosing"},
     {"cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from equimodal.compare import Entry, Run, difference, estimate, main_job, verdict
 from equimodal.compare.runs import planned
 from equimodal.compare.summary import Row, summarised
 from equimodal.compare.tables import as_csv, for_terminal, markdown
+from equimodal.diagnostics.interval import few_interval, student
 from equimodal.training import Result
 
 MODALITIES = ("audio", "visual")
@@ -37,25 +39,29 @@ GE = Entry("ge", "ge")
 OGM = Entry("ogm", "ogm", grid={"alpha": (0.1, 0.8)})
 
 
-def exact_interval(values: list[float]) -> tuple[float, float]:
-    """The bootstrap with every possible sample of the seeds in place of random ones."""
-    means = [sum(s) / len(s) for s in itertools.product(values, repeat=len(values))]
-    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
-    return float(low), float(high)
-
-
 @pytest.mark.parametrize(
     "values", [[0.5, 0.6], [0.1, 0.2, 0.9], [0.7, 0.72, 0.68, 0.71], [0.3, 0.31, 0.5, 0.45, 0.4]]
 )
-def test_interval_is_that_of_all_samples_of_the_seeds(values: list[float]) -> None:
+def test_interval_is_that_of_students_t(values: list[float]) -> None:
     found = estimate(values)
-    low, high = exact_interval(values)
-    spread = max(values) - min(values)
+    theirs = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
     assert found.mean == pytest.approx(sum(values) / len(values))
-    assert found.low == pytest.approx(low, abs=0.02 * spread)
-    assert found.high == pytest.approx(high, abs=0.02 * spread)
-    assert estimate(values) == found  # the same every time
-    assert estimate([v + 0.1 for v in values]).low == pytest.approx(found.low + 0.1)
+    few = few_interval(torch.tensor(values, dtype=torch.float64))
+    assert (few.low, few.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 151, 1000])
+def test_quantiles_without_scipy_are_those_of_scipy(freedom: int) -> None:
+    assert student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 8])
+def test_intervals_cover_what_they_say_however_few_the_seeds(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    studies = rng.normal(0.7, 0.02, size=(3000, seeds)).tolist()
+    covered = [(e := estimate(study)).low <= 0.7 <= e.high for study in studies]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.013)  # three standard errors
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -67,11 +73,10 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_differences_are_paired() -> None:
     """Seeds differ widely and both rise alike: only the pairs show that the difference is sure."""
-    ours, theirs = [0.52, 0.62, 0.93], [0.50, 0.60, 0.90]
+    ours, theirs = [0.52, 0.62, 0.925], [0.50, 0.60, 0.90]
     pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
     found = difference(ours, theirs)
-    low, high = exact_interval(pairs)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)
+    assert found == estimate([round(pair, 12) for pair in pairs])
     assert found.low > 0
     unpaired = estimate(ours).low - estimate(theirs).high
     assert unpaired < 0
@@ -92,6 +97,26 @@ def test_alpha_is_chosen_by_validation_and_never_by_test() -> None:
     assert ogm.versus is not None
     assert ogm.versus.mean == pytest.approx(-0.3)
     assert joint.versus is None
+
+
+def test_test_samples_count_too_where_they_are_known() -> None:
+    """Every seed gains on the same two of eight samples: sure for these, not for others."""
+    theirs, ours = "00111100", "11111100"
+    results = {
+        **named(JOINT, {s: replace(result(0.5), right=theirs) for s in range(3)}),
+        **named(GE, {s: replace(result(0.75), right=ours) for s in range(3)}),
+    }
+    _, ge = summarised([JOINT, GE], [0, 1, 2], results, MODALITIES)
+    assert ge.versus is not None
+    assert ge.sampled is not None
+    assert ge.versus.low == pytest.approx(0.25)
+    assert ge.sampled.mean == pytest.approx(0.25)
+    assert ge.sampled.low < 0
+    table = markdown([ge], MODALITIES)
+    assert "other samples too" in table
+    assert f"[{100 * ge.sampled.low:+.1f}" in table
+    old = {**results, **named(JOINT, {s: result(0.5) for s in range(3)})}
+    assert summarised([JOINT, GE], [0, 1, 2], old, MODALITIES)[1].sampled is None
 
 
 def test_equal_values_go_to_the_first() -> None:
@@ -147,7 +172,7 @@ def test_the_verdict_tells_noise_from_difference() -> None:
     assert verdict(rows_of(base, a=noisy)) == (
         "No method is better than joint training beyond the noise of 5 seeds."
     )
-    assert verdict(rows_of(base, a=noisy, b=up, c=down)) == (
+    assert verdict(rows_of(base, a=noisy, b=up, c=down)).startswith(
         "Better than joint training beyond the noise of 5 seeds: b (+2.0). Not told apart from "
         "it: a. Worse: c (-5.0)."
     )
@@ -165,29 +190,22 @@ def test_few_seeds_have_no_verdict_however_large_the_difference(seeds: int, said
     assert sentence.startswith(f"{said} too few to tell a method from joint training: 5 or more")
 
 
-def test_the_interval_alone_would_see_differences_where_there_are_none() -> None:
-    """Why few seeds have no verdict: methods that differ by noise alone, again and again."""
-    rng = np.random.default_rng(0)
-
-    def seen(seeds: int) -> float:
-        found = [estimate(rng.normal(size=seeds).tolist(), 500) for _ in range(400)]
-        return sum(each.low > 0 or each.high < 0 for each in found) / len(found)
-
-    assert seen(2) > 0.4
-    assert seen(5) < 0.2
-
-
-def test_among_many_methods_some_stand_out_by_chance_and_the_verdict_says_so() -> None:
+def test_the_verdict_says_what_is_left_after_correction_for_many_methods() -> None:
     base = [0.5, 0.6, 0.55, 0.52, 0.58]
+    lucky = [v + d for v, d in zip(base, [0.01, 0.03, 0.01, 0.03, 0.02], strict=True)]
+    sure = [v + d for v, d in zip(base, [0.10, 0.11, 0.10, 0.11, 0.10], strict=True)]
 
     def said(many: int) -> str:
-        alike = {f"m{number}": base for number in range(many - 1)}
-        return verdict(rows_of(base, lucky=[v + 0.01 for v in base], **alike))
+        alike = {f"m{number}": base for number in range(many - 2)}
+        return verdict(rows_of(base, lucky=lucky, sure=sure, **alike))
 
-    assert "by chance" not in said(10)
+    assert said(2).endswith("All of this holds after correction for 2 methods (Holm).")
     assert said(11).endswith(
-        "Of 11 methods some stand out by chance alone: repeat what matters with other seeds."
+        "After correction for 11 methods (Holm) sure stands apart: repeat what matters with other "
+        "seeds."
     )
+    assert "Better" in said(11)
+    assert "lucky (+2.0), sure (+10.4)" in said(11)
 
 
 def test_a_modality_alone_is_no_method_of_the_verdict() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from equimodal import __version__
+from equimodal.commanded import hear
 from equimodal.errors import MatchError, SetupError, StepError, unknown
 
 COMMANDS = {
@@ -15,6 +16,8 @@ COMMANDS = {
     "prepare": "decode a downloaded data set into what training reads",
     "train": "train one model by one method",
     "compare": "compare methods over paired seeds, with intervals",
+    "choose": "find out which method to train with, on your own model",
+    "predict": "what the chosen model answers",
     "diagnose": "which modality a trained model ignores, and whether to balance",
     "report": "one HTML page about results",
     "methods": "list the methods and what each of them can do",
@@ -30,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     It is 0, 1 if the command could not do all of its work, 2 for wrong use, or 130 when it was
     interrupted.
     """
+    hear()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_help())

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from equimodal.cli import INTERRUPTED
+from equimodal.cli.engines import add_engine, engine_from, seconds
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import progress
 from equimodal.cli.source import add_data, folder_name, source_of
 from equimodal.cli.text import described
 from equimodal.compare import Comparison, Entry, main_job, rows_of, verdict
 from equimodal.compare import Progress as State
-from equimodal.compare.runs import ALPHAS
+from equimodal.compare.runs import ALPHAS, with_rates
 from equimodal.compare.tables import for_terminal
 from equimodal.errors import SetupError, unknown
 from equimodal.system.extras import require
@@ -26,10 +27,12 @@ require("train", "rich")
 
 from rich.console import Console  # noqa: E402
 
+SEARCHED = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors on the learning rate that suits the data
 TERMS = (
-    "Test accuracy in %: mean [95% bootstrap interval] over paired seeds, and the paired "
-    "difference to joint. Columns of modalities: read through the joint head, or models of their "
-    "own (alone, ensemble). Epochs, and what is in parentheses, are chosen on the validation split."
+    "Test accuracy in %: mean [95% t interval] over paired seeds, and the paired difference to "
+    "joint; table.md has its interval for other test samples too. Columns of modalities: read "
+    "through the joint head, or models of their own (alone, ensemble). Epochs, and what is in "
+    "parentheses, are chosen on the validation split."
 )
 
 
@@ -52,18 +55,28 @@ def run(arguments: Sequence[str]) -> int:
         "--methods",
         type=Literal["all"] | list[str],
         default=None,
-        help="all that can run here by default, or some, as [mla, pmr] [those above]",
+        help="all that can run here by default, or some, as [mla, ogm-ge+multi-loss] [those above]",
     )
     parser.add("--rows", type=list[str], default=None, help="some rows, as [joint, ogm] [all]")
     parser.add("--encoder", type=Encoder, default="small", help="what encodes a modality")
-    parser.add("--workers", type=int, default=None, help="processes [one per core]")
-    parser.add_settings(Settings, "training", "what suits the data", skip={"seed"})
+    parser.add(
+        "--lr",
+        type=Literal["search"] | float | list[float] | None,
+        default=None,
+        help="of all rows; or several, as [0.01, 0.1], or search: each row has its own, chosen by "
+        "validation [what suits the data]",
+    )
+    add_engine(parser)
+    parser.add_settings(Settings, "training", "what suits the data", skip={"seed", "lr"})
     options = parser.read(arguments)
     if options is None:
         return 0
     _check(options)
-    names = [name for name in Settings.__dataclass_fields__ if name != "seed"]
-    settings = Settings(**{name: getattr(options, name) for name in names})
+    names = [name for name in Settings.__dataclass_fields__ if name not in ("seed", "lr")]
+    given = {name: getattr(options, name) for name in names}
+    if isinstance(options.lr, list) and len(options.lr) == 1:
+        (options.lr,) = options.lr
+    settings = Settings(**given, lr=options.lr if isinstance(options.lr, int | float) else None)
     source = source_of(options)
     splits = source.load()
     folder = new_or_existing_folder(options.out or Path("results", folder_name(splits)))
@@ -72,6 +85,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.methods is not None:
         named = None if options.methods == "all" else options.methods
         entries, left_out = rows_of(named, splits, options.alphas, settings, options.encoder)
+    if rates := _rates(options.lr, settings.suited(splits.card.name).lr or 0.0):
+        entries = [with_rates(entry, rates) for entry in entries]
     comparison = Comparison(
         source,
         _chosen(entries, options.rows),
@@ -80,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
         settings,
         encoder=options.encoder,
     )
-    return _compare(comparison, options.workers, left_out)
+    return _compare(comparison, options, left_out)
 
 
 def _check(options: Any) -> None:
@@ -103,6 +118,18 @@ def _check(options: Any) -> None:
             raise SetupError(f"--alphas: expected numbers of 0 or more, found {alpha}")
 
 
+def _rates(given: str | float | list[float] | None, usual: float) -> list[float]:
+    """Return the learning rates that each row chooses from; none where all have one."""
+    if given == "search":
+        return [float(f"{usual * factor:.3g}") for factor in SEARCHED]
+    if not isinstance(given, list):
+        return []
+    if not given or len(set(given)) < len(given) or not all(0 < r < math.inf for r in given):
+        found = ", ".join(map(str, given)) or "none"
+        raise SetupError(f"--lr: expected numbers above 0, none twice, found {found}")
+    return given
+
+
 def _chosen(entries: Sequence[Entry], rows: Sequence[str] | None) -> list[Entry]:
     labels = [entry.label for entry in entries]
     for row in rows or []:
@@ -111,7 +138,7 @@ def _chosen(entries: Sequence[Entry], rows: Sequence[str] | None) -> list[Entry]
     return [entry for entry in entries if rows is None or entry.label in rows]
 
 
-def _compare(comparison: Comparison, workers: int | None, left_out: Mapping[str, str]) -> int:
+def _compare(comparison: Comparison, options: Any, left_out: Mapping[str, str]) -> int:
     console = Console()
     start = time.monotonic()
     interrupted = False
@@ -122,7 +149,8 @@ def _compare(comparison: Comparison, workers: int | None, left_out: Mapping[str,
             def tell(state: State) -> None:
                 show(state.done, state.total, f"{state.finished} of {state.runs} runs")
 
-            failed = comparison.run(workers, tell)
+            engine = engine_from(options, comparison.folder)
+            failed = comparison.run(options.workers, tell, engine, seconds(options))
     except KeyboardInterrupt:
         interrupted = True
     written = comparison.write()
@@ -141,9 +169,9 @@ def _compare(comparison: Comparison, workers: int | None, left_out: Mapping[str,
         console.print(text, highlight=False, markup=False)
     if written:
         files = ", ".join(path.name for path in written)
-        seconds = f"{time.monotonic() - start:.0f} s"
+        took = f"{time.monotonic() - start:.0f} s"
         console.print(
-            f"\n{seconds}; in {comparison.folder}:\n{files}\n\n"
+            f"\n{took}; in {comparison.folder}:\n{files}\n\n"
             f"Next: equimodal report {comparison.folder}",
             highlight=False,
             markup=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -137,8 +138,15 @@ def _of_entry(path: str, say: Any) -> Diagnosis:
             classes=given.get("classes"),
             model=given.get("name"),
             data=given.get("data", ""),
+            compare=_choosing(path, given["trained"]),
             say=say,
         )
+
+
+def _choosing(path: str, trained: frozenset[str]) -> str:
+    """Return the command that chooses for the same model; "" if it lacks what training takes."""
+    whole = {"optimizer", "train", "val", "test", "epochs"} <= trained
+    return shlex.join(["equimodal", "choose", path]) if whole else ""
 
 
 def _asked(path: str, function: Any, known: dict[str, Any]) -> list[str]:

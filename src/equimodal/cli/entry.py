@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from equimodal.errors import SetupError, unknown
+from equimodal.tasks.function import function_of
 
 NEEDED = {
     "model": "the trained model",
@@ -31,6 +28,11 @@ OPTIONAL = {
     "name": "of the model",
     "data": "what to call the data",
 }
+# What `equimodal choose` takes too, so that one function serves both.
+TRAINED = (
+    "optimizer", "train", "val", "test", "epochs", "schedule", "schedule_every", "score", "clip",
+    "precision",
+)  # fmt: skip
 
 
 def entry_of(path: str) -> dict[str, Any]:
@@ -39,10 +41,13 @@ def entry_of(path: str) -> dict[str, Any]:
     Args:
         path: ``package.module:function``; modules of the working directory are found.
 
+    Returns:
+        What it says, and under "trained" which entries for `equimodal choose` it has.
+
     Raises:
         SetupError: there is no such function, or it leaves something out.
     """
-    function = _function(path)
+    function = function_of(path)
     try:
         made = function()
     except OSError as error:
@@ -53,46 +58,13 @@ def entry_of(path: str) -> dict[str, Any]:
         raise SetupError(
             f"{path}(): expected a dict with {', '.join(NEEDED)}, found {type(made).__name__}"
         )
+    made = {"loader": made.get("val"), "train_loader": made.get("train"), **made}
+    made = {name: value for name, value in made.items() if value is not None or name == "head"}
+    trained = frozenset(made) & frozenset(TRAINED)
+    made = {name: value for name, value in made.items() if name not in TRAINED}
     for name in made:
         if name not in NEEDED and name not in OPTIONAL:
             raise SetupError(f"{path}(): " + unknown("entry", str(name), [*NEEDED, *OPTIONAL]))
     if missing := [f"{name} ({what})" for name, what in NEEDED.items() if name not in made]:
         raise SetupError(f"{path}(): missing {'; '.join(missing)}")
-    return dict(made)
-
-
-def _function(path: str) -> Callable[[], Any]:
-    module, _, name = path.partition(":")
-    if module.endswith(".py"):
-        raise SetupError(
-            f"{path}: expected package.module:function, found a file before the colon: say "
-            f"{'.'.join(Path(module).with_suffix('').parts)}:{name}"
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise SetupError(f"{path}: importing {module} failed: {error}") from error
-        raise SetupError(
-            f"{path}: no module {module} in {here} or among what is installed"
-        ) from error
-    except AttributeError as error:
-        raise SetupError(
-            f"{path}: module {module} has no {name or 'name after the colon'}"
-        ) from error
-    if not callable(found):
-        raise SetupError(f"{path}: expected a function, found {type(found).__name__}")
-    if needed := _needed(found):
-        raise SetupError(
-            f"{path}: expected a function without arguments, found one of {', '.join(needed)}"
-        )
-    return found  # type: ignore[no-any-return]
-
-
-def _needed(function: Any) -> list[str]:
-    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in rest]
+    return {**made, "trained": trained}

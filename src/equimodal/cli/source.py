@@ -16,14 +16,17 @@ CHANNELS = "MODALITY=AXIS, or MODALITY=none,OTHER=AXIS"
 VIEW = "frames=3,size=112,spectrogram=log-mel and the like"
 
 
-def add_data(parser: Parser, *, optional: bool = False) -> None:
+def add_data(parser: Parser, *, optional: bool = False, function: bool = False) -> None:
     """Add the argument that names the data, and what to choose of it.
 
     Args:
         parser: of the command.
         optional: whether it may be left out, because a run says where its data are.
+        function: whether it may be a function of the user's too.
     """
     known = ", ".join(data.available())
+    if function:
+        known = f"package.module:function, {known}"
     parser.add(
         "dataset",
         type=str,

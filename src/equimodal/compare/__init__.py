@@ -5,7 +5,7 @@ Needs the extras ``compare`` and ``report``.
 
 from equimodal.system.extras import require
 
-require("compare", "lightning", "torchmetrics", "optuna", "scipy")
+require("compare", "lightning", "torchmetrics", "scipy")
 require("report", "matplotlib")
 
 from equimodal.compare.candidates import rows_of  # noqa: E402

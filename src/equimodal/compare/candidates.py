@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from equimodal.balancer import Balancer
-from equimodal.compare.runs import ALPHAS, Entry, entry_of, main_job
+from equimodal.compare.runs import ALPHAS, Entry, Run, entry_of, main_job
 from equimodal.compare.summary import REFERENCE
 from equimodal.data import Samples, Splits
 from equimodal.epochs.passes import last_is_target
@@ -35,7 +35,7 @@ def rows_of(
     are held against it.
 
     Args:
-        methods: names in the registry, or None for all of it.
+        methods: names in the registry, compositions as ``ogm-ge+multi-loss``; None for all of it.
         splits: the data.
         alphas: to choose from for OGM and OGM-GE.
         settings: how to train.
@@ -53,28 +53,46 @@ def rows_of(
     usual = dict.fromkeys(entry.method for entry in job)
     names = [*usual, *(name for name in available() if name not in usual)]
     wanted = names if methods is None else [REFERENCE, *methods]
-    kinds = {name: find(name) for name in wanted}
     rows = {
-        name: entry_of(name, kind, splits.modalities, settings.epochs or 1)
-        for name, kind in kinds.items()
+        name: entry_of(name, find(name.split("+")[0]), splits.modalities, settings.epochs or 1)
+        for name in wanted
         if name not in usual
     }
     lacking = {}
     for name, row in rows.items():
-        if reason := _lacking(kinds[name], row, splits, settings, encoder):
+        if reason := _lacking(row, splits, settings, encoder):
             if methods is not None:
                 raise SetupError(f"{name} cannot be compared here: {reason}")
             lacking[name] = reason
-    found = [entry for entry in job if entry.method in kinds]
+    found = [entry for entry in job if entry.method in wanted]
+    names = list(dict.fromkeys([*names, *rows]))
     others = [name for name in names if name in rows and name not in lacking]
     return [*found, *(rows[name] for name in others)], lacking
 
 
 def _lacking(
-    kind: type[Method], row: Entry, splits: Splits[Samples], settings: Settings, encoder: Encoder
+    row: Entry, splits: Splits[Samples], settings: Settings, encoder: Encoder
 ) -> str | None:
-    """Return why a method cannot run as it is, or None: it is tried on one step."""
-    options = row.choices()[0]
+    """Return why a row cannot run as it is, or None: it is tried on one step."""
+    run = Run(row.label, row.method, row.choices()[0], 0)
+    options = run.options if len(run.kinds) == 1 else {}
+    for kind in run.kinds:
+        if reason := _unfit(kind, run.options.get(kind.name, options), settings):
+            return reason
+    try:
+        supplied = {}
+        if any(map(takes_teachers, run.kinds)):
+            with _tried([Ensemble()], splits, settings, encoder) as balancer:
+                supplied[TEACHERS] = teachers_of(balancer, next(iter(splits.val.loader(TRIED))))
+        with _tried(run.make(**supplied), splits, settings, encoder):
+            pass
+    except (SetupError, MatchError, StepError) as error:
+        return str(error)
+    return None
+
+
+def _unfit(kind: type[Method], options: Mapping[str, object], settings: Settings) -> str | None:
+    """Return what a method lacks before any step."""
     required = [
         parameter.name
         for parameter in inspect.signature(kind).parameters.values()
@@ -89,27 +107,18 @@ def _lacking(
         return "cannot accumulate gradients over micro-batches"
     if settings.precision != "32" and not can.autocast:
         return "does not work in mixed precision"
-    try:
-        supplied = {}
-        if takes_teachers(kind):
-            with _tried(Ensemble(), splits, settings, encoder) as balancer:
-                supplied[TEACHERS] = teachers_of(balancer, next(iter(splits.val.loader(TRIED))))
-        with _tried(kind(**options, **supplied), splits, settings, encoder):
-            pass
-    except (SetupError, MatchError, StepError) as error:
-        return str(error)
     return None
 
 
 @contextlib.contextmanager
 def _tried(
-    method: Method, splits: Splits[Samples], settings: Settings, encoder: Encoder
+    methods: list[Method], splits: Splits[Samples], settings: Settings, encoder: Encoder
 ) -> Iterator[Balancer]:
-    """Take one step by a method."""
+    """Take one step by methods."""
     model = model_for(splits, encoder=encoder)
     loader, transform = splits.train.loader(TRIED), splits.train.transform
     with Balancer(
-        method,
+        methods,
         model,
         dict(model.encoders.items()),
         model.head,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from equimodal.method import Method
 from equimodal.methods.registry import find
+from equimodal.methods.supplied import takes_teachers
+
+RATE = "lr"  # among options: the learning rate, which is no argument of the method
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,10 @@ class Entry:
 
     Attributes:
         label: of the row.
-        method: its name in the registry.
-        options: its arguments.
-        grid: values of one argument to choose from, by its name; at most one argument. A value is
-            a number, or one for each of some modalities.
+        method: its name in the registry; several that compose, as ``ogm-ge+multi-loss``.
+        options: its arguments; of several, by their names. `RATE` among them is the learning rate.
+        grid: values of arguments to choose from, by their names. A value is a number, or one for
+            each of some modalities.
     """
 
     label: str
@@ -30,11 +34,9 @@ class Entry:
     grid: Mapping[str, tuple[float | dict[str, float], ...]] = field(default_factory=dict)
 
     def choices(self) -> list[dict[str, Any]]:
-        """Return the options of every value of the grid; the options alone without one."""
-        if not self.grid:
-            return [self.options]
-        ((name, values),) = self.grid.items()
-        return [{**self.options, name: value} for value in values]
+        """Return the options of every point of the grid; the options alone without one."""
+        points = itertools.product(*self.grid.values())
+        return [{**self.options, **dict(zip(self.grid, point, strict=True))} for point in points]
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,26 @@ class Run:
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return f"{self.label}{chosen}".replace(" ", "-") + f"-seed-{self.seed}-{digest[:6]}"
 
-    def make(self, **supplied: Any) -> Method:
-        """Return the method anew.
+    @property
+    def kinds(self) -> list[type[Method]]:
+        """The classes of its methods."""
+        return [find(name) for name in self.method.split("+")]
+
+    def make(self, **teachers: Any) -> list[Method]:
+        """Return the methods anew.
 
         Args:
-            supplied: arguments that are no options, such as teachers.
+            teachers: for those that take them.
         """
-        return find(self.method)(**self.options, **supplied)
+        options = {name: value for name, value in self.options.items() if name != RATE}
+        several = "+" in self.method
+        return [
+            kind(
+                **(options.get(kind.name, {}) if several else options),
+                **(teachers if takes_teachers(kind) else {}),
+            )
+            for kind in self.kinds
+        ]
 
 
 def numbers(options: Mapping[str, Any]) -> dict[str, float]:
@@ -111,11 +126,19 @@ def entry_of(name: str, kind: type[Method], modalities: Sequence[str], epochs: i
     With the settings it has by default, and what depends on the number of epochs. MSLR, which has
     no default, slows each modality in turn.
     """
+    if "+" in name:
+        parts = {each: entry_of(each, find(each), modalities, epochs) for each in name.split("+")}
+        return Entry(name, name, {each: row.options for each, row in parts.items() if row.options})
     if name == "mslr":
         slower = tuple({modality: factor} for modality in modalities for factor in SLOWED)
         return Entry(name, name, grid={"factors": slower})
     given = {argument: value(epochs) for argument, value in kind.by_epochs.items()}
     return Entry(name, name, json.loads(json.dumps(given)))  # as it is kept in the queue
+
+
+def with_rates(entry: Entry, rates: Sequence[float]) -> Entry:
+    """Return a row that chooses its learning rate too."""
+    return replace(entry, grid={**entry.grid, RATE: tuple(rates)})
 
 
 def planned(entries: Iterable[Entry], seeds: Sequence[int]) -> list[Run]:

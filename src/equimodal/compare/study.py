@@ -10,15 +10,15 @@ from pathlib import Path
 from equimodal import data
 from equimodal.compare import tables
 from equimodal.compare.figure import learning
-from equimodal.compare.pool import Pool
-from equimodal.compare.queue import RunQueue
+from equimodal.compare.plan import LOCK, note_plan
 from equimodal.compare.runs import Entry, planned
 from equimodal.compare.summary import Row, read, summarised
+from equimodal.compare.task import task_of
 from equimodal.compare.verdict import verdict
-from equimodal.compare.worker import Task
 from equimodal.errors import SetupError
 from equimodal.report import save
 from equimodal.system.files import write_whole
+from equimodal.tasks import Engine, Local, Task, carry_out, locked, place
 from equimodal.training import Encoder, Settings
 from equimodal.training.claim import Claim
 from equimodal.training.fit import versions
@@ -115,50 +115,50 @@ class Comparison:
         return self.splits.modalities
 
     def run(
-        self, workers: int | None = None, show: Callable[[Progress], None] | None = None
+        self,
+        workers: int | None = None,
+        show: Callable[[Progress], None] | None = None,
+        engine: Engine | None = None,
+        limit: float | None = None,
     ) -> dict[str, str]:
-        """Do all runs that are not done yet, in several processes.
+        """Do all runs that are not done yet, several at once.
 
         Args:
-            workers: processes, each with its share of the cores; one for each core by default.
+            workers: how many, each with its share of the cores; one for each core by default.
             show: is called whenever there is something to show.
+            engine: where they run; in processes of this machine by default.
+            limit: seconds that a run may take.
 
         Returns:
             What went wrong, by the name of the run.
 
         Raises:
             SetupError: runs of other versions of the software are there, which cannot be paired
-                with those still to be done.
+                with those still to be done; or another process is at this comparison.
             KeyboardInterrupt: it was interrupted; another call goes on.
         """
         if workers is not None and workers < 1:
             raise SetupError(f"workers: expected 1 or more, found {workers}")
-        show = show or (lambda progress: None)
-        finished = set(read(self.folder / "runs", self.runs))
-        todo = [run for run in self.runs if run.name not in finished]
-        if not todo:
-            show(Progress(1, 1, len(finished), len(self.runs), ()))
+        cores = os.cpu_count() or 1
+        # From what was asked for, not from what is left: a resumed comparison shall do the same
+        # arithmetic as an uninterrupted one.
+        threads = max(1, cores // (workers or cores))
+        tasks = [
+            task_of(run, self.source, self.settings, self.folder, self.encoder, threads, limit)
+            for run in self.runs
+        ]
+        if all(task.done for task in tasks):
+            (show or (lambda progress: None))(Progress(1, 1, len(tasks), len(tasks), ()))
             return {}
         self.claim.check()
-        self.claim.write()
-        database = f"sqlite:///{(self.folder / 'study.db').resolve()}"
-        queue = RunQueue(database, self.splits.card.name)
-        queue.add(todo)
-        cores = os.cpu_count() or 1
-        task = Task(
-            self.splits.card.name,
-            self.source,
-            self.settings,
-            self.folder,
-            database,
-            frozenset(run.name for run in todo),
-            self.encoder,
-            # From what was asked for, not from what is left: a resumed comparison shall do the
-            # same arithmetic as an uninterrupted one.
-            max(1, cores // (workers or cores)),
-        )
-        with Pool(task, queue, min(workers or cores, len(todo))) as pool:
-            return self._watch(pool, len(finished), show)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        refusal = f"{self.folder}: another process is at this comparison: wait for it, or name "
+        with locked(self.folder / LOCK, refusal + "another folder") as lock:
+            self.claim.write()
+            note_plan(self.folder, self.runs)
+            needed = [task_of.__module__]
+            with engine or Local(workers or cores, needed, lock) as engine:
+                return self._watch(engine, tasks, show or (lambda progress: None))
 
     def rows(self) -> list[Row]:
         """Return the rows of all runs that are finished."""
@@ -183,35 +183,32 @@ class Comparison:
 
     def _terms(self) -> str:
         return (
-            "Test accuracy in per cent: mean over paired seeds with 95% bootstrap interval, and "
-            "paired difference to `joint`. The epoch is chosen by validation accuracy in every "
+            "Test accuracy in per cent: mean over paired seeds with 95% t interval, and paired "
+            "difference to `joint`, with its interval for other seeds and then for other test "
+            "samples too. The epoch is chosen by validation accuracy in every "
             "run, the value in parentheses by its mean over the seeds. Columns of modalities: the "
             "accuracy of each read through the joint head; of models of that modality alone in the "
             "rows that are named so, and in the ensemble."
         )
 
-    def _watch(self, pool: Pool, finished: int, show: Callable[[Progress], None]) -> dict[str, str]:
+    def _watch(
+        self, engine: Engine, tasks: Sequence[Task], show: Callable[[Progress], None]
+    ) -> dict[str, str]:
         epochs = self.settings.epochs or 0
-        current: dict[str, int] = {}
-        failed: dict[str, str] = {}
+        ended = {task.name: "" for task in tasks if task.done}
 
         def tell() -> None:
-            done = (finished + len(failed)) * epochs + sum(current.values())
-            total = len(self.runs) * epochs
-            show(Progress(done, total, finished, len(self.runs), tuple(current)))
+            current = {t.name: place(t.folder) or 0 for t in engine.running()}
+            done = len(ended) * epochs + sum(current.values())
+            finished = sum(not reason for reason in ended.values())
+            show(Progress(done, len(tasks) * epochs, finished, len(tasks), tuple(current)))
 
         tell()
-        for message in pool.messages():
-            if message is not None and message.kind in ("taken", "epoch"):
-                current[message.run] = 0 if message.kind == "taken" else message.value
-            elif message is not None:
-                current.pop(message.run, None)
-                if message.kind == "failed":
-                    failed[message.run] = message.reason
-                else:
-                    finished += 1
+        for outcome in carry_out(engine, tasks):
+            if outcome is not None:
+                ended[outcome.task.name] = outcome.reason
             tell()
-        return failed
+        return {name: reason for name, reason in ended.items() if reason}
 
 
 def _layout(source: data.Source) -> dict[str, object]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from equimodal.compare.runs import Entry, Run, chosen
-from equimodal.compare.statistics import Estimate, difference, estimate
+from equimodal.compare.statistics import Estimate, crossed, difference, estimate
 from equimodal.training.result import Result
 
 REFERENCE = "joint"
@@ -27,6 +29,8 @@ class Row:
         macro_f1: on the test split.
         versus: paired difference of the accuracy to joint training, over the seeds that both have;
             None for joint training, and where they have none in common.
+        sampled: the same with an interval for other test samples too; None as well where a result
+            does not hold which samples were right.
         modalities: accuracy of each modality alone on the test split: read through the joint head,
             or of models of single modalities.
     """
@@ -38,6 +42,7 @@ class Row:
     accuracy: Estimate
     macro_f1: Estimate
     versus: Estimate | None
+    sampled: Estimate | None
     modalities: dict[str, Estimate]
 
     @property
@@ -78,8 +83,9 @@ def summarised(
         if entry.label == REFERENCE:
             joint = found
         shared = [seed for seed in found if seed in joint]
-        versus = None
+        versus = sampled = None
         if entry.label != REFERENCE and shared:
+            sampled = _sampled([found[seed] for seed in shared], [joint[seed] for seed in shared])
             versus = difference(
                 [found[seed].test["accuracy"] for seed in shared],
                 [joint[seed].test["accuracy"] for seed in shared],
@@ -93,6 +99,7 @@ def summarised(
                 accuracy=estimate([r.test["accuracy"] for r in found.values()]),
                 macro_f1=estimate([r.test["macro_f1"] for r in found.values()]),
                 versus=versus,
+                sampled=sampled,
                 modalities=_modalities(entry, found, modalities),
             )
         )
@@ -118,6 +125,14 @@ def _best(
 
     options, found = max(by_choice, key=validation)
     return options, {seed: found[seed] for seed in whole}
+
+
+def _sampled(ours: Sequence[Result], theirs: Sequence[Result]) -> Estimate | None:
+    lengths = {len(result.right) for result in (*ours, *theirs)}
+    if lengths == {0} or len(lengths) > 1:
+        return None
+    right = [np.array([list(r.right) for r in of]) == "1" for of in (ours, theirs)]
+    return crossed(right[0].astype(float) - right[1])
 
 
 def _modalities(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.table import Table
 
+from equimodal.compare.statistics import Estimate
 from equimodal.compare.summary import REFERENCE, Row
 
 GAP = 2  # blanks between columns
@@ -43,7 +44,8 @@ def for_terminal(rows: Sequence[Row], modalities: Sequence[str], width: int = 80
 
 def markdown(rows: Sequence[Row], modalities: Sequence[str]) -> str:
     """Return the table for a document."""
-    columns = {**_columns(rows), **{name: [_cell(r, name) for r in rows] for name in modalities}}
+    columns = {**_columns(rows), **_sampled(rows)}
+    columns |= {name: [_cell(r, name) for r in rows] for name in modalities}
     body = zip(*columns.values(), strict=True)
     lines = [tuple(columns), ("---", *["---:"] * (len(columns) - 1)), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -84,6 +86,17 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     if any(row.missing for row in rows):
         columns["seeds"] = [f"{len(r.results)}/{len(r.results) + r.missing}" for r in rows]
     return columns
+
+
+def _sampled(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the column of intervals for other test samples too, where any row has one."""
+    if not any(row.sampled for row in rows):
+        return {}
+    return {"other samples too": ["" if r.sampled is None else _bounds(r.sampled) for r in rows]}
+
+
+def _bounds(estimate: Estimate) -> str:
+    return f"{estimate:+}".partition(" ")[2]
 
 
 def _cell(row: Row, modality: str) -> str:

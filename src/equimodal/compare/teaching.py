@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
+import math
 from pathlib import Path
 
 from equimodal.data import Splits
 from equimodal.methods import Teacher
 from equimodal.nn import Multimodal
+from equimodal.tasks import locked
 from equimodal.training import Settings, train_teachers
 
 
@@ -28,20 +27,7 @@ def teachers_of_seed(
     """
     own = folder / f"seed-{settings.seed}"
     own.mkdir(parents=True, exist_ok=True)
-    with _locked(own / "lock"):
+    with locked(own / "lock", "", patience=math.inf):
         made = train_teachers(splits, settings, model, out=own, resume=True, tensorboard=False)
         (own / "checkpoints" / "last.ckpt").unlink(missing_ok=True)  # the best one is enough
     return made
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes out; the lock ends with the process that holds it, however it ends."""
-    import fcntl  # not on Windows, where all that needs no teachers runs
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

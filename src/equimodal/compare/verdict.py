@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from equimodal.compare.significance import holm, t_test
 from equimodal.compare.summary import REFERENCE, Row
 
-# The bootstrap interval of differences that all have one sign leaves out 0. By chance alone that
-# happens to 2 pairs every second time, to 3 every fourth, to 5 once in 16.
-ENOUGH = 5
-# With so many methods that do nothing, one or another looks better or worse by that chance.
-MANY = 10
+ENOUGH = 5  # pairs; of fewer, even a t interval rests on a spread that nobody knows
+ALPHA = 0.05
 
 
 def verdict(rows: Sequence[Row]) -> str:
     """Say which methods are better than joint training, as far as the seeds can tell.
 
     A method counts as better or worse if it has at least `ENOUGH` pairs and the 95% interval of its
-    paired difference leaves out 0. Models of single modalities are no methods and do not count.
+    paired difference leaves out 0. Where several are held against joint training, those that would
+    stay so after Holm's correction for their number are named. Models of single modalities are no
+    methods and do not count.
     """
     methods = [row for row in rows if row.entry.method not in ("unimodal", REFERENCE)]
     if not any(row.entry.label == REFERENCE for row in rows):
@@ -47,12 +47,22 @@ def verdict(rows: Sequence[Row]) -> str:
         sentence = f"No method is better than {beyond}."
     if worse:
         sentence += f" Worse: {_listed(worse)}."
-    if len(paired) > MANY and (better or worse):
-        sentence += (
-            f" Of {len(paired)} methods some stand out by chance alone: repeat what matters with "
-            "other seeds."
-        )
+    if len(paired) > 1 and (better or worse):
+        sentence += _corrected(paired, better + worse)
     return sentence
+
+
+def _corrected(paired: Sequence[Row], apart: Sequence[Row]) -> str:
+    chances = {row.label: t_test(row.versus.values) for row in paired if row.versus is not None}
+    sure = {name for name, p in holm(chances).items() if p < ALPHA}
+    staying = [row.entry.label for row in apart if row.label in sure]
+    if len(staying) == len(apart):
+        return f" All of this holds after correction for {len(paired)} methods (Holm)."
+    named = ", ".join(staying) or "none"
+    return (
+        f" After correction for {len(paired)} methods (Holm) {named} "
+        f"{'stands' if len(staying) < 2 else 'stand'} apart: repeat what matters with other seeds."
+    )
 
 
 def _listed(rows: Sequence[Row]) -> str:

@@ -1,7 +1,8 @@
-"""A number with its bootstrap interval over samples."""
+"""A number with its interval over samples, or over a few batches."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,14 +16,14 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its 95% percentile bootstrap interval over samples.
+    """A number with its 95% interval over samples, by the bootstrap; over batches by Student's t.
 
     It speaks of the choice of evaluation samples alone: another training run may differ by more.
 
     Args:
         value: on all samples.
-        low: 2.5% quantile over resamples.
-        high: 97.5% quantile over resamples.
+        low: its lower end.
+        high: its upper end.
     """
 
     value: float
@@ -84,6 +85,51 @@ def mean_intervals(values: Tensor, resamples: int = RESAMPLES, seed: int = 0) ->
         Interval(*each)
         for each in zip(values.mean(dim=1).tolist(), lows.tolist(), highs.tolist(), strict=True)
     ]
+
+
+def few_interval(values: Tensor) -> Interval:
+    r"""Return the mean of one value per batch, or of other few values, with its interval.
+
+    .. math:: \bar x \pm t_{n-1, 0.975} \, s / \sqrt{n}
+
+    The bootstrap of a handful of values is too narrow: of five it covers 85% where 95% is said.
+
+    Args:
+        values: shape ``(N,)``; of one value the interval is that value.
+
+    >>> print(f"{few_interval(torch.tensor([0.5, 0.6, 0.7])):}")
+    60.0 [35.2, 84.8]
+    """
+    values = values.double().cpu()
+    mean, many = float(values.mean()), len(values)
+    half = student(many - 1) * float(values.std()) / math.sqrt(many) if many > 1 else 0.0
+    return Interval(mean, mean - half, mean + half)
+
+
+def student(freedom: int, share: float = 0.95) -> float:
+    """Return how far from 0 a share of Student's t lies, both sides together.
+
+    By bisection of the finite sums of Abramowitz and Stegun (1964), 26.7.3 and 26.7.4: the core
+    needs PyTorch alone, which has no such quantile.
+
+    >>> round(student(4), 3), round(student(100), 3)
+    (2.776, 1.984)
+    """
+    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t over the root of the freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < share else (low, middle)
+    return math.tan(high) * math.sqrt(freedom)
+
+
+def _within(angle: float, freedom: int) -> float:
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for power in range(odd, freedom - 1, 2):
+        total += term
+        term *= cosine**2 * (power + 1) / (power + 2)
+    return (angle + sine * total) * 2 / math.pi if odd else sine * total
 
 
 def interval(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from equimodal import data
-from equimodal.compare.runs import Entry, entry_of, main_job
+from equimodal.compare.runs import RATE, Entry, entry_of, main_job
 from equimodal.compare.summary import REFERENCE
 from equimodal.errors import SetupError
 from equimodal.methods.registry import available
@@ -61,6 +61,13 @@ def _compare(results: Results) -> list[str] | None:
     seeds = list(results.seeds)
     if not entries or seeds != list(range(len(seeds))):
         return None
+    rates = {entry.grid.get(RATE) for entry in entries}
+    if len(rates) > 1:
+        return None
+    chosen = rates.pop()
+    entries = [
+        replace(entry, grid={n: v for n, v in entry.grid.items() if n != RATE}) for entry in entries
+    ]
     grids = {alphas for entry in entries if (alphas := _alphas(entry))}
     if len(grids) > 1:
         return None
@@ -71,9 +78,9 @@ def _compare(results: Results) -> list[str] | None:
     epochs = settings.get("epochs") if isinstance(settings, Mapping) else None
     known = available()
     plain = [
-        entry_of(entry.method, known[entry.method], results.modalities, epochs or 1)
+        entry_of(entry.method, known[entry.method.split("+")[0]], results.modalities, epochs or 1)
         for entry in entries
-        if entry.method in known
+        if known.keys() >= set(entry.method.split("+"))
     ]
     of_job = [entry for entry in job if entry.label in labels]
     others = [entry for entry in entries if entry.label not in {each.label for each in job}]
@@ -87,6 +94,8 @@ def _compare(results: Results) -> list[str] | None:
         parts.append(f"--encoder={encoder}")
     if alphas:
         parts.append(f"--alphas=[{', '.join(f'{alpha}' for alpha in alphas)}]")
+    if chosen:
+        parts.append(f"--lr=[{', '.join(f'{rate}' for rate in chosen)}]")
     offered = job
     if others:
         methods = list(dict.fromkeys(entry.method for entry in entries))

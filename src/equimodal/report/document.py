@@ -24,10 +24,10 @@ from equimodal.report.results import Held, Results, read
 from equimodal.system.files import write_whole
 
 TERMS = (
-    "Test accuracy is the mean over the seeds with its 95% bootstrap interval over seeds; few "
-    "seeds make that interval too narrow rather than too wide. Differences are paired by seed. The "
-    "epoch is chosen by validation accuracy in every run, and a value in parentheses by its mean "
-    "over the seeds; the test split plays no part in any choice.",
+    "Test accuracy is the mean over the seeds with its 95% t interval, which holds for few seeds. "
+    "Differences are paired by seed; beside their interval over seeds stands one for other seeds "
+    "and other test samples alike. The epoch is chosen by validation accuracy in every run, and a "
+    "value in parentheses by its mean over the seeds; the test split plays no part in any choice.",
     "Columns of modalities: the accuracy of each read through the joint head; in rows of one "
     "modality, and of the ensemble, that of models of their own.",
 )

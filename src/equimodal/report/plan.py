@@ -1,27 +1,25 @@
 """Which runs a comparison consists of, and how far each of them is.
 
-The queue knows it. A folder that was copied without it, or while it was written to, is read by the
-names of its runs instead: runs that were not begun are unknown then.
+Its plan says so. A folder without one, or of an earlier version, is read by the names of its runs
+instead: runs that were not begun are unknown then.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import time
-import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
-
-from equimodal.compare.queue import SILENCE
-from equimodal.compare.runs import Entry, Run, numbers
+from equimodal.compare.plan import LOCK, noted_runs
+from equimodal.compare.runs import RATE, Entry, Run, numbers
 from equimodal.methods.registry import available
 from equimodal.report.reading import UnreadableError, cleaned, object_in
+from equimodal.tasks.lock import held
+from equimodal.tasks.progress import PLACE
+from equimodal.tasks.task import FAILED
 
 State = Literal["waiting", "training", "broken off", "failed"]
 NAMED = re.compile(
@@ -53,16 +51,20 @@ def planned(folder: Path, modalities: Sequence[str]) -> tuple[list[Planned], boo
         modalities: whose models of their own may be among the runs.
 
     Returns:
-        The runs, and whether they come from the queue.
+        The runs, and whether they come from a plan.
     """
-    queued = _queued(folder / "study.db")
-    known = {each.name for each in queued}
+    alive = held(folder / LOCK)
+    noted = [
+        Planned(run.name, run, _state(folder / "runs" / run.name, alive))
+        for run in noted_runs(folder)
+    ]
+    known = {each.name for each in noted}
     try:
         names = sorted(path.name for path in (folder / "runs").iterdir() if path.is_dir())
     except OSError:
         names = []
     others = [_by_name(folder / "runs" / name, modalities) for name in names if name not in known]
-    return [*queued, *(each for each in others if each is not None)], bool(queued)
+    return [*noted, *(each for each in others if each is not None)], bool(noted)
 
 
 def entries_of(runs: Iterable[Run]) -> list[Entry]:
@@ -83,58 +85,32 @@ def _entries(label: str, method: str, options: Sequence[Mapping[str, Any]]) -> l
     first = options[0]
     numeric = [name for name, value in first.items() if numbers({name: value})]
     fixed = {name: value for name, value in first.items() if name not in numeric}
+    beside = [name for name in numeric if name != RATE]
     for each in options:
         others = {name: value for name, value in each.items() if name not in numeric}
-        if len(numeric) != 1 or others != fixed or set(each) != set(first):
+        if not numeric or len(beside) > 1 or others != fixed or set(each) != set(first):
             return [Entry(label, method, dict(each)) for each in options]
-    (name,) = numeric
-    values = [each[name] for each in options]
-    if not any(isinstance(value, Mapping) for value in values):
-        values.sort()
-    return [Entry(label, method, fixed, {name: tuple(values)})]
+    grid = {name: _different(each[name] for each in options) for name in numeric}
+    entry = Entry(label, method, fixed, grid)
+    if len(entry.choices()) != len(options):
+        return [Entry(label, method, dict(each)) for each in options]
+    return [entry]
 
 
-def _queued(database: Path) -> list[Planned]:
-    if not database.is_file():
-        return []
-    # Read only: neither is anything made where there is nothing, nor does a writer have to wait.
-    where = urllib.parse.quote(str(database.resolve()))
-    try:
-        storage = RDBStorage(
-            f"sqlite:///file:{where}?mode=ro&uri=true",
-            skip_compatibility_check=True,
-            skip_table_creation=True,
-        )
-        trials = [
-            trial
-            for study in storage.get_all_studies()
-            for trial in storage.get_all_trials(study._study_id, deepcopy=False)
-        ]
-        storage.engine.dispose()
-    except Exception:  # damaged, locked, or of another version: SQLAlchemy's errors are many
-        return []
-    latest: dict[str, Planned] = {}
-    for trial in trials:  # a run that is done again is a further trial
-        try:
-            attributes = cleaned(trial.user_attrs)
-            name, run = str(attributes["name"]), Run(**attributes["run"])
-        except (KeyError, TypeError):
-            continue
-        if Path(name).name != name:  # it leads elsewhere
-            continue
-        latest[name] = Planned(name, run, _state(trial))
-    return list(latest.values())
+def _different(values: Iterable[Any]) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return tuple(found if any(isinstance(each, Mapping) for each in found) else sorted(found))
 
 
-def _state(trial: FrozenTrial) -> State:
-    if trial.state == TrialState.WAITING:
-        return "waiting"
-    if trial.state == TrialState.FAIL:
+def _state(folder: Path, alive: bool) -> State:
+    if (folder / FAILED).exists():
         return "failed"
-    who = trial.user_attrs.get("taken by", {})
-    seen = float(who.get("seen", 0)) if isinstance(who, dict) else 0.0
-    alive = trial.state == TrialState.RUNNING and time.time() - seen < SILENCE
-    return "training" if alive else "broken off"
+    if not folder.is_dir():
+        return "waiting"
+    return "training" if alive and (folder / PLACE).exists() else "broken off"
 
 
 def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
@@ -148,11 +124,12 @@ def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
     except UnreadableError:
         described = ""
     by_class = {kind.__name__: name for name, kind in available().items()}
-    method = by_class.get(described.partition("(")[0], label)
+    classes = [by_class.get(each.partition("(")[0], "") for each in described.split(" + ")]
+    method = "+".join(classes) if all(classes) else label
     chosen = list(OPTION.finditer(found["chosen"]))
     kind = available().get(method)
     if kind is not None:  # a label may end like an option: "rate 1"
-        known = inspect.signature(kind).parameters
+        known = {*inspect.signature(kind).parameters, RATE}
         while chosen and chosen[0][1] not in known:
             label += str(cleaned(chosen.pop(0)[0]))
     options: dict[str, Any] = {}
@@ -160,5 +137,6 @@ def _by_name(folder: Path, modalities: Sequence[str]) -> Planned | None:
         options[name] = {modality: float(value)} if modality else float(value)
     for modality in modalities:
         if label == f"{modality} alone".replace(" ", "-"):
-            label, method, options = f"{modality} alone", "unimodal", {"modality": modality}
+            label, method = f"{modality} alone", "unimodal"
+            options = {"modality": modality, **options}
     return Planned(folder.name, Run(label, method, options, int(found["seed"])), "broken off")

@@ -111,7 +111,7 @@ def _comparison(folder: Path) -> Results:
         rows = summarised(entries, seeds, results, modalities)
     if not queued and plans:
         notices.append(
-            "The queue of the comparison (study.db) is not there or cannot be read: runs that were "
+            "The plan of the comparison (plan.json) is not there or cannot be read: runs that were "
             "never begun are not known."
         )
     notices += _unfinished(runs) + _of_rows(rows, [entry.label for entry in entries])

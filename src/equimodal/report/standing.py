@@ -48,10 +48,11 @@ def standing(row: Row) -> str:
 def results_table(rows: Sequence[Row], modalities: Sequence[str]) -> Table:
     """Return the rows of a comparison with their intervals; seeds only where some are missing."""
     missing = any(row.missing for row in rows)
-    columns = ["method", "accuracy", f"against {REFERENCE}", "standing", "macro-F1", *modalities]
+    columns = ["method", "accuracy", f"against {REFERENCE}", "other samples too"]
+    columns += ["standing", "macro-F1", *modalities]
     columns += [*(["seeds"] if missing else []), "epoch", "seconds"]
     return Table(
-        "Test results in per cent: mean over the seeds, with 95% bootstrap interval",
+        "Test results in per cent: mean over the seeds, with 95% t interval",
         columns,
         [_row(row, modalities, missing) for row in rows],
         frozenset(n for n, row in enumerate(rows) if row.entry.label == REFERENCE),
@@ -64,6 +65,7 @@ def _row(row: Row, modalities: Sequence[str], missing: bool) -> list[Cell]:
         Cell(row.label, row.label),
         _estimated(row.accuracy),
         Cell("") if row.versus is None else _estimated(row.versus, "+"),
+        Cell("") if row.sampled is None else _estimated(row.sampled, "+"),
         Cell(standing(row), standing(row)),
         _estimated(row.macro_f1),
         *(
@@ -106,18 +108,19 @@ def differences(rows: Sequence[Row]) -> Picture | None:
     return Picture(
         "differences",
         f"Difference to {REFERENCE} training",
-        "Points of test accuracy, mean of the paired differences and 95% bootstrap interval over "
-        f"seeds. Filled: at least {ENOUGH} pairs, and the interval leaves out 0.",
+        "Points of test accuracy, mean of the paired differences and 95% t interval over seeds. "
+        f"Filled: at least {ENOUGH} pairs, and the interval leaves out 0.",
         f"Paired differences to {REFERENCE} training, the highest first: {'; '.join(said)}.",
         [Panel(f"Against {REFERENCE}", draw, 0.7 + 0.175 * len(ordered), wide=True)],
         _keys(known),
         Table(
             "Paired differences in points",
-            ["method", "difference", "pairs"],
+            ["method", "difference", "other samples too", "pairs"],
             [
                 [
                     Cell(row.label, row.label),
                     _estimated(row.versus, "+"),
+                    Cell("") if row.sampled is None else _estimated(row.sampled, "+"),
                     number(float(len(row.versus.values)), ".0f"),
                 ]
                 for row in reversed(ordered)
@@ -137,8 +140,8 @@ def by_chance(rows: Sequence[Row]) -> str:
     pairs = [len(row.versus.values) for row in rows if row.versus is not None and _judged(row)]
     if len(pairs) < 2:
         return ""
-    expected = sum(0.5 ** (count - 1) for count in pairs)
-    about = f"about {expected:.0f}" if expected >= 1 else "fewer than one"
+    expected = 0.05 * len(pairs)
+    about = f"about {expected:.0f}" if expected >= 1.5 else "fewer than one"
     return (
         f"{len(pairs)} methods are held against {REFERENCE} training, each by itself. If none of "
         f"them differed from it, {about} would still have a difference of one sign with every seed."

@@ -163,6 +163,7 @@ def fit(
             history=epochs,
             seconds=time.monotonic() - start,
             versions=versions(),
+            right="".join("01"[right] for right in torch.cat(module.right).tolist()),
         )
         result.save(folder / "result.json")
     return result

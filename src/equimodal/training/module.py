@@ -41,6 +41,7 @@ class BalancedModule(L.LightningModule):
         self.model = model
         self.transform = transform or torch.nn.Identity()
         self.settings = settings
+        self.right: list[Tensor] = []  # of the test split, by batch
         self.scores = torch.nn.ModuleDict(
             {
                 f"{stage}_metrics": torch.nn.ModuleDict(
@@ -86,6 +87,9 @@ class BalancedModule(L.LightningModule):
         """Evaluate on a batch of the validation split."""
         self._evaluate(batch, "val")
 
+    def on_test_start(self) -> None:
+        self.right.clear()
+
     def test_step(self, batch: Sequence[Tensor], index: int) -> None:
         """Evaluate on a batch of the test split."""
         self._evaluate(batch, "test")
@@ -97,6 +101,8 @@ class BalancedModule(L.LightningModule):
         metrics: Any = self.scores[f"{stage}_metrics"]
         metrics["accuracy"].update(logits, target)
         metrics["macro_f1"].update(logits, target)
+        if stage == "test":
+            self.right.append((logits.argmax(dim=1) == target).flatten().cpu())
         for name, single in alone.items():
             metrics[f"accuracy_{name}"].update(single, target)
         loss = balancer.criterion.total(logits, target)

@@ -24,6 +24,8 @@ class Result:
         history: what was logged in every epoch.
         seconds: duration of the run.
         versions: of the software.
+        right: for each test sample in order, "1" where the answer was right and "0" where not; ""
+            in results of earlier versions.
     """
 
     data: str
@@ -36,6 +38,7 @@ class Result:
     history: list[dict[str, float]]
     seconds: float
     versions: dict[str, str]
+    right: str = ""
 
     def save(self, path: Path) -> None:
         """Write the result, so that a reader sees all of it or nothing."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import equimodal as eq
 from equimodal.diagnostics.contributions.subsets import subsets
 from equimodal.diagnostics.contributions.utilisation import utilisation
-from equimodal.diagnostics.interval import interval, mean_interval
+from equimodal.diagnostics.interval import few_interval, interval
 from equimodal.diagnostics.outputs.discrepancy import QUANTILES, discrepancy
 from support.subjects import LETTERS, Many, Sum, Through, data, loader_of
 
@@ -104,7 +104,7 @@ def test_ratios_are_those_of_the_paper_and_gaps_those_of_single_samples(modaliti
         assert found.ratio[name].low == pytest.approx(expected.low, rel=1e-5)
         assert found.ratio[name].high == pytest.approx(expected.high, rel=1e-5)
         batches = [ratio(list(range(s, min(s + 16, 50)))) for s in range(0, 50, 16)]
-        by_batch = mean_interval(torch.tensor(batches, dtype=torch.float64))
+        by_batch = few_interval(torch.tensor(batches, dtype=torch.float64))
         assert found.batch_ratio[name].value == pytest.approx(by_batch.value, rel=1e-5)
         assert found.batch_ratio[name].low == pytest.approx(by_batch.low, rel=1e-5)
         logs = [math.log(p) for p in probability[name]]

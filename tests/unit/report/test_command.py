@@ -12,7 +12,7 @@ import pytest
 from equimodal.cli import compare as compare_command
 from equimodal.cli import main
 from equimodal.compare import Comparison
-from equimodal.compare.runs import Entry, Run, entry_of, main_job
+from equimodal.compare.runs import Entry, Run, entry_of, main_job, with_rates
 from equimodal.methods import find
 from equimodal.report.command import command_of
 from equimodal.report.results import read
@@ -23,14 +23,14 @@ JOB = main_job(MODALITIES, (0.1, 0.3))
 
 
 def made(name: str) -> Entry:
-    return entry_of(name, find(name), MODALITIES, 6)
+    return entry_of(name, find(name.split("+")[0]), MODALITIES, 6)
 
 
 def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
     """Return the comparison that a command would run."""
     caught: list[Comparison] = []
 
-    def catch(comparison: Comparison, workers: int | None, left_out: Any) -> int:
+    def catch(comparison: Comparison, options: Any, left_out: Any) -> int:
         caught.append(comparison)
         return 0
 
@@ -41,7 +41,7 @@ def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
     return caught[0]
 
 
-@pytest.mark.parametrize("queue", [True, False])
+@pytest.mark.parametrize("plan", [True, False])
 @pytest.mark.parametrize(
     ("entries", "changes", "expected"),
     [
@@ -51,17 +51,19 @@ def planned_by(command: str, monkeypatch: pytest.MonkeyPatch) -> Comparison:
         ([Entry("joint", "joint"), Entry("pmr", "pmr"), Entry("mla", "mla")], {}, "--methods=["),
         ([JOB[1], JOB[3], Entry("pmr", "pmr")], {"optimizer": "adamw"}, "--optimizer=adamw"),
         ([JOB[3], made("mslr"), made("umt")], {}, "'--methods=[mslr, umt]'"),
+        ([JOB[3], made("ogm+multi-loss")], {}, "'--methods=[ogm+multi-loss]'"),
+        ([with_rates(e, (0.01, 0.1)) for e in JOB], {}, "'--lr=[0.01, 0.1]'"),
     ],
 )
 def test_it_runs_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    queue: bool,
+    plan: bool,
     entries: list[Entry],
     changes: dict[str, Any],
     expected: str,
 ) -> None:
-    runs = comparison(tmp_path / "a folder", MODALITIES, entries, queue=queue, **changes)
+    runs = comparison(tmp_path / "a folder", MODALITIES, entries, plan=plan, **changes)
     command, remark = command_of(read(tmp_path / "a folder"))
     assert expected in command
     assert remark == ""
@@ -73,10 +75,10 @@ def test_it_runs_the_same(
     assert held["settings"] == again.claim.plan["settings"]
 
 
-def test_what_depends_on_the_epochs_is_known_by_the_queue(
+def test_what_depends_on_the_epochs_is_known_by_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = comparison(tmp_path / "a", MODALITIES, [JOB[3], made("g2d")], queue=True, epochs=6)
+    runs = comparison(tmp_path / "a", MODALITIES, [JOB[3], made("g2d")], plan=True, epochs=6)
     command, _ = command_of(read(tmp_path / "a"))
     again = planned_by(f"{command.rpartition(' --out ')[0]} --out {tmp_path / 'b'}", monkeypatch)
     assert sorted(run.name for run in again.runs) == sorted(run.name for run in runs)
@@ -106,7 +108,7 @@ def test_a_file_is_left_to_the_reader(tmp_path: Path) -> None:
 def test_what_no_command_makes_has_none(
     tmp_path: Path, entries: list[Entry], seeds: list[int]
 ) -> None:
-    comparison(tmp_path, MODALITIES, entries, seeds, queue=True)
+    comparison(tmp_path, MODALITIES, entries, seeds, plan=True)
     command, remark = command_of(read(tmp_path))
     assert command == ""
     assert "from Python" in remark

@@ -48,7 +48,7 @@ def markup_of(folder: Path, found: dict[str, Any] | None = None) -> tuple[str, M
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Markup]:
     """The page of a comparison with a diagnosis."""
     folder = tmp_path_factory.mktemp("whole")
-    comparison(folder, MODALITIES, ENTRIES, queue=True)
+    comparison(folder, MODALITIES, ENTRIES, plan=True)
     return markup_of(folder, diagnosis())
 
 
@@ -213,7 +213,7 @@ def test_what_is_missing_stands_at_the_top(tmp_path: Path) -> None:
     for text in (
         "5 of 6 runs are finished (1 damaged)", "ogm (seed 1): result.json cannot be used",
         "joint (seed 0): test/macro_f1 is not a number", "no sample of row was evaluated",
-        "Diagnosis: not a number: accuracy", "study.db",
+        "Diagnosis: not a number: accuracy", "plan.json",
     ):  # fmt: skip
         assert text in box, text
     assert "Where each modality leads" in page.text
@@ -221,7 +221,7 @@ def test_what_is_missing_stands_at_the_top(tmp_path: Path) -> None:
 
 
 def test_a_comparison_that_has_hardly_begun_is_reported(tmp_path: Path) -> None:
-    comparison(tmp_path, queue=True, entries=[Entry("joint", "joint")], left=["joint"])
+    comparison(tmp_path, plan=True, entries=[Entry("joint", "joint")], left=["joint"])
     _, page = markup_of(tmp_path)
     assert "No run is finished yet" in page.text
     assert "0 of 2 runs are finished (2 waiting)" in page.text
@@ -229,7 +229,7 @@ def test_a_comparison_that_has_hardly_begun_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', '{"format": 1, "advice": 7}'])
 def test_a_diagnosis_that_cannot_be_used_leaves_the_results(tmp_path: Path, text: str) -> None:
-    comparison(tmp_path, MODALITIES, ENTRIES, queue=True)
+    comparison(tmp_path, MODALITIES, ENTRIES, plan=True)
     (tmp_path / "diagnosis.json").write_text(text)
     html = rendered(page_of(read(tmp_path), read_findings(tmp_path / "diagnosis.json")))
     page = Markup(html)
@@ -239,7 +239,7 @@ def test_a_diagnosis_that_cannot_be_used_leaves_the_results(tmp_path: Path, text
 
 
 def test_a_diagnosis_of_other_data_is_said(tmp_path: Path) -> None:
-    comparison(tmp_path, MODALITIES, ENTRIES, queue=True)
+    comparison(tmp_path, MODALITIES, ENTRIES, plan=True)
     _, page = markup_of(tmp_path, diagnosis(data="mfeat"))
     assert "The diagnosis is of other data: mfeat, not watch." in page.text
 

@@ -40,9 +40,9 @@ def rows_of(methods: tuple[str, ...], modalities: tuple[str, ...], seeds: int = 
         values = [r.test["accuracy"] for r in results.values()]
         joint = joint or values
         versus = None if name == "joint" else difference(values, joint)
-        singles = {m: estimate(values, 10) for m in modalities}
-        overall = estimate(values, 10)
-        rows.append(Row(Entry(name, name), {}, results, 0, overall, overall, versus, singles))
+        singles = {m: estimate(values) for m in modalities}
+        overall = estimate(values)
+        rows.append(Row(Entry(name, name), {}, results, 0, overall, overall, versus, None, singles))
     return rows
 
 
@@ -190,7 +190,7 @@ def test_panels_share_their_axis_and_a_ratio_is_logarithmic() -> None:
 def test_chance_is_counted_over_the_methods() -> None:
     rows = rows_of(METHODS, ("x", "y"))
     assert "37 methods" in by_chance(rows)
-    assert "about 2 would" in by_chance(rows)  # 37 / 2^4 = 2.3
+    assert "about 2 would" in by_chance(rows)  # 37 / 20 = 1.9
     assert by_chance(rows[:2]) == ""
 
 

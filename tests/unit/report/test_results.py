@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
-from equimodal.compare.queue import RunQueue
+from equimodal.compare.plan import LOCK
 from equimodal.compare.runs import Entry, Run, main_job
 from equimodal.compare.summary import read as read_results
 from equimodal.compare.summary import summarised
@@ -19,6 +19,8 @@ from equimodal.methods.registry import available
 from equimodal.report.plan import entries_of
 from equimodal.report.results import Results, read
 from equimodal.report.standing import results_table, standing
+from equimodal.tasks import locked, note
+from support.raw_clips import files_of
 from support.reports import change, comparison, result
 
 MODALITIES = ("accelerometer", "gyroscope")
@@ -39,9 +41,9 @@ def place(folder: Path, label: str, seed: int, runs: list[Run], **options: Any) 
     return folder / "runs" / found.name
 
 
-@pytest.mark.parametrize("queue", [True, False])
-def test_rows_are_those_that_the_comparison_itself_has(tmp_path: Path, queue: bool) -> None:
-    runs = comparison(tmp_path, queue=queue)
+@pytest.mark.parametrize("plan", [True, False])
+def test_rows_are_those_that_the_comparison_itself_has(tmp_path: Path, plan: bool) -> None:
+    runs = comparison(tmp_path, plan=plan)
     expected = summarised(JOB, [0, 1], read_results(tmp_path / "runs", runs), MODALITIES)
     found = read(tmp_path)
     assert found.comparison
@@ -52,12 +54,12 @@ def test_rows_are_those_that_the_comparison_itself_has(tmp_path: Path, queue: bo
         ours = by_label[row.entry.label]
         assert (ours.label, ours.accuracy, ours.versus) == (row.label, row.accuracy, row.versus)
         assert ours.modalities == row.modalities
-    if queue:
+    if plan:
         assert labels(found) == [row.entry.label for row in expected]
         assert found.notices == []
     else:
         assert len(found.notices) == 1
-        assert "study.db" in found.notices[0]
+        assert "plan.json" in found.notices[0]
 
 
 def test_entries_are_found_again() -> None:
@@ -72,7 +74,7 @@ def test_entries_are_found_again() -> None:
 
 
 def test_missing_seeds_and_rows_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
-    runs = comparison(tmp_path, queue=True, left=["ge"])
+    runs = comparison(tmp_path, plan=True, left=["ge"])
     shutil.rmtree(place(tmp_path, "ensemble", 1, runs))
     found = read(tmp_path)
     assert labels(found) == [e.label for e in JOB if e.label != "ge"]
@@ -179,41 +181,48 @@ def test_software_that_differs_is_said(tmp_path: Path) -> None:
     assert any("1 with torch 2.9" in each for each in read(tmp_path).notices)
 
 
-def test_states_come_from_the_queue(tmp_path: Path) -> None:
+def test_states_come_from_the_files(tmp_path: Path) -> None:
     entries = [Entry("joint", "joint"), Entry("ge", "ge"), Entry("pmr", "pmr")]
-    runs = comparison(tmp_path, entries=entries, queue=True, left=["joint", "ge", "pmr"])
-    queue = RunQueue(f"sqlite:///{tmp_path / 'study.db'}", "watch")
-    names = [run.name for run in runs]
-    number, _ = queue.take(names) or (0, None)
-    queue.failed(number)
-    queue.take(names)  # is being trained
-    gone, _ = queue.take(names) or (0, None)
-    queue._note = lambda trial, name: queue.storage.set_trial_user_attr(  # type: ignore[method-assign]
-        trial._trial_id, name, {"host": "elsewhere", "pid": 1, "started": "0", "seen": 0.0}
-    )
-    queue.beat(gone)  # long ago
-    before = (tmp_path / "study.db").read_bytes()
-    states = [held.state for held in read(tmp_path).runs]
-    assert states == ["failed", "training", "broken off", "waiting", "waiting", "waiting"]
-    assert (tmp_path / "study.db").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.json", "study.db"]
+    runs = comparison(tmp_path, entries=entries, plan=True, left=["joint", "ge", "pmr"])
+    failed, training, gone = (tmp_path / "runs" / run.name for run in runs[:3])
+    for folder in (failed, training, gone):
+        folder.mkdir(parents=True)
+    (failed / "failed.json").write_text("{}")
+    note(training, 2)
+
+    def states() -> list[str]:
+        return [held.state for held in read(tmp_path).runs]
+
+    before = files_of(tmp_path)
+    assert states() == ["failed", "broken off", "broken off", "waiting", "waiting", "waiting"]
+    assert files_of(tmp_path) == before, "a reader leaves nothing behind"
+    with locked(tmp_path / LOCK, "held"):  # by whoever is at the comparison
+        assert states() == ["failed", "training", "broken off", "waiting", "waiting", "waiting"]
+    assert states()[1] == "broken off"
 
 
-def test_a_queue_that_is_no_database_is_done_without(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "7", "[7]", '[{"label": "x"}]', '[{"label": 1}]'])
+def test_a_plan_that_is_none_is_done_without(tmp_path: Path, text: str) -> None:
+    comparison(tmp_path)
+    (tmp_path / "plan.json").write_text(text)
+    assert len(read(tmp_path).rows) == len(JOB)
+
+
+def test_the_database_of_an_earlier_version_is_no_matter(tmp_path: Path) -> None:
     comparison(tmp_path)
     (tmp_path / "study.db").write_bytes(b"SQLite format 3\x00 and no more")
     assert len(read(tmp_path).rows) == len(JOB)
 
 
-def test_a_run_of_the_queue_leads_nowhere_else(tmp_path: Path) -> None:
-    comparison(tmp_path / "results", queue=True)
-    database = f"sqlite:///{tmp_path / 'results' / 'study.db'}"
-    study = optuna.load_study(study_name="watch", storage=database)
-    run = {"label": "x", "method": "joint", "options": {}, "seed": 0}
-    study.enqueue_trial({}, user_attrs={"name": "../../secret", "run": run})
-    (tmp_path / "secret").mkdir()
-    result(Run("x", "joint", {}, 0), MODALITIES).save(tmp_path / "secret" / "result.json")
-    assert "x" not in labels(read(tmp_path / "results"))
+def test_a_run_of_the_plan_leads_nowhere_else(tmp_path: Path) -> None:
+    comparison(tmp_path / "results", plan=True)
+    path = tmp_path / "results" / "plan.json"
+    outside = Run("../../../secret", "joint", {}, 0)
+    path.write_text(json.dumps([*json.loads(path.read_text()), asdict(outside)]))
+    secret = tmp_path / "results" / "runs" / outside.name
+    secret.resolve().mkdir(parents=True, exist_ok=True)
+    result(outside, MODALITIES).save(secret.resolve() / "result.json")
+    assert not [label for label in labels(read(tmp_path / "results")) if "secret" in label]
 
 
 def test_a_single_run_is_read(tmp_path: Path) -> None:
@@ -265,7 +274,7 @@ def test_standing_needs_pairs_and_an_interval_without_0(tmp_path: Path) -> None:
     assert next(standing(row) for row in rows if row.entry.label == "ge") == "too few seeds (4)"
 
 
-def test_labels_that_end_like_an_option_are_whole_without_the_queue(tmp_path: Path) -> None:
+def test_labels_that_end_like_an_option_are_whole_without_the_plan(tmp_path: Path) -> None:
     """Names of folders spell the options that were chosen among: ``rate`` is none of OGM's."""
     entries = [
         Entry("joint", "joint"),

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import re
-import time
 from collections.abc import Iterator
-from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from equimodal.data.preparing.changes import EXAMPLES, changes
 from equimodal.data.preparing.plan import FORMAT, SPLITS, Plan, text
 from equimodal.errors import SetupError
 from equimodal.system.files import PARTIAL, write_whole
+from equimodal.tasks import Lock, lock
 
 LOCK = ".preparing.lock"
 PLAN = "plan.json"
@@ -31,27 +29,6 @@ PATIENCE = 5.0  # seconds for the workers of a killed process to notice that it 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Lock:
-    """The right to write to a folder; it ends with the last process that holds it.
-
-    Worker processes are handed it, so that one that outlives its killed parent for a moment does
-    not write beside the workers of the next.
-
-    Args:
-        descriptor: of the locked file.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _handed, (reduction.DupFd(self.descriptor),)
-
-
-def _handed(duplicate: Any) -> Lock:
-    return Lock(duplicate.detach())
-
-
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[Lock]:
     """Make a folder, and keep all other processes from preparing into it.
@@ -59,27 +36,11 @@ def locked(folder: Path) -> Iterator[Lock]:
     Raises:
         SetupError: another process does, or the folder holds something else.
     """
-    import fcntl  # not on Windows, where the rest of this room can be imported
-
     _refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        start = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() - start > PATIENCE:
-                    raise SetupError(
-                        f"{folder}: another process is preparing into it: wait for it, or name "
-                        "another --out"
-                    ) from error
-                time.sleep(0.05)
-        yield Lock(descriptor)
-    finally:
-        os.close(descriptor)
+    refusal = f"{folder}: another process is preparing into it: wait for it, or name another --out"
+    with lock.locked(folder / LOCK, refusal, PATIENCE) as held:
+        yield held
 
 
 def claim(folder: Path, plan: Plan) -> None:

@@ -18,7 +18,6 @@ from equimodal.data.preparing.dataset import described
 from equimodal.data.preparing.folder import (
     CARD,
     DATASET,
-    Lock,
     claim,
     clear,
     explained,
@@ -36,6 +35,7 @@ from equimodal.data.preparing.workers import Workers
 from equimodal.errors import SetupError
 from equimodal.system.extras import require
 from equimodal.system.files import write_whole
+from equimodal.tasks import Lock
 
 
 @dataclass(frozen=True)

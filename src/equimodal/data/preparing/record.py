@@ -57,16 +57,26 @@ def write(folder: Path, shard: Shard, record: Record) -> None:
 
 def finished(folder: Path, shard: Shard) -> Record | None:
     """Return what is known about a shard; None if it is missing, unfinished or damaged."""
+    record = noted(folder, shard)
+    if record is None:
+        return None
+    path = folder / record.file
+    try:
+        whole = path.stat().st_size == record.bytes and digest_of(path) == record.sha256
+    except FileNotFoundError:
+        return None
+    return record if whole and path == shard_path(folder, shard) else None
+
+
+def noted(folder: Path, shard: Shard) -> Record | None:
+    """Return what is noted about a shard, whether it is as noted or not; None if nothing is."""
     try:
         held: dict[str, Any] = json.loads(_path(folder, shard).read_text())
         failures = tuple(Failure(**failure) for failure in held.pop("failures"))
         remarks = tuple(Remark(**remark) for remark in held.pop("remarks", ()))
-        record = Record(**held, failures=failures, remarks=remarks)
-        path = folder / record.file
-        whole = path.stat().st_size == record.bytes and digest_of(path) == record.sha256
+        return Record(**held, failures=failures, remarks=remarks)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return record if whole and path == shard_path(folder, shard) else None
 
 
 def versions() -> dict[str, str]:

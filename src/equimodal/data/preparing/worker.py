@@ -1,90 +1,74 @@
-"""A process that makes shards until it is told no more."""
+"""One shard as a task: its specification, and what a process makes of it."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-import traceback
+import base64
+import contextlib
+import faulthandler
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from importlib import import_module
-from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
-from equimodal.data.preparing.folder import Lock
-from equimodal.data.preparing.plan import Shard
-from equimodal.data.preparing.record import Record
+from equimodal.data.layouts.clip import Clip
+from equimodal.data.preparing.plan import KINDS, Shard, Stamp
+from equimodal.data.preparing.recipe import Recipe
 from equimodal.data.preparing.shard import Task, make
-from equimodal.errors import SetupError
+from equimodal.tasks import note
+
+SLOW = "slow.txt"  # where the stacks of a process are left that was at one clip for too long
 
 
-@dataclass(frozen=True)
-class Job:
-    """A shard to make.
+def spelt(shard: Shard, task: Task, crashed: Mapping[str, str], limit: float) -> dict[str, Any]:
+    """Return what a process is to be told.
 
     Args:
         shard: which.
+        task: how shards are made.
         crashed: ids of clips to leave out, because their decoder crashed or hung, with the reason.
+        limit: seconds that a clip may take.
     """
-
-    shard: Shard
-    crashed: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a worker tells its parent.
-
-    Attributes:
-        place: of the clip that it begins with, or the number of clips once it has decoded all.
-        record: of the shard that is finished.
-        error: that keeps it from going on, to be raised by the parent.
-
-    All are None when it asks for the next shard.
-    """
-
-    place: int | None = None
-    record: Record | None = None
-    error: Exception | None = None
+    return {
+        "root": str(task.root.absolute()),
+        "folder": str(task.folder.absolute()),
+        "recipe": asdict(task.recipe),
+        "labels": dict(task.labels),
+        "schema": base64.b64encode(task.schema.serialize().to_pybytes()).decode(),
+        "name": shard.name,
+        "clips": [
+            {**asdict(clip), "kinds": {n: KINDS[type(p)] for n, p in clip.pieces.items()}}
+            for clip in shard.clips
+        ],
+        "stamps": {path: asdict(stamp) for path, stamp in shard.stamps.items()},
+        "crashed": dict(crashed),
+        "limit": limit,
+    }
 
 
-def work(task: Task, parent: Connection, lock: Lock) -> None:
-    """Make the shards that the parent sends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends us
-    threading.Thread(target=_live_with_parent, daemon=True).start()
+def make_shard(spec: dict[str, Any], folder: Path) -> None:
+    """Make the shard of a specification. A clip that takes too long ends the process."""
     pa: Any = import_module("pyarrow")  # untyped
     pa.set_cpu_count(1)
-    try:
-        while True:
-            parent.send(Told())
-            job: Job = parent.recv()
-            parent.send(_made(job, task, parent))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(1)  # the parent is gone
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(spec["schema"])))
+    recipe = Recipe(**spec["recipe"])
+    task = Task(Path(spec["root"]), Path(spec["folder"]), recipe, spec["labels"], schema)
+    stamps = {path: Stamp(**stamp) for path, stamp in spec["stamps"].items()}
+    shard = Shard(spec["name"], tuple(_clip(**clip) for clip in spec["clips"]), stamps)
+    with contextlib.ExitStack() as stack:
+        slow = stack.enter_context((folder / SLOW).open("w"))
+        stack.callback(faulthandler.cancel_dump_traceback_later)
+
+        def begin(place: int) -> None:
+            note(folder, place)
+            if place < len(shard.clips):
+                faulthandler.dump_traceback_later(spec["limit"], exit=True, file=slow)
+            else:
+                faulthandler.cancel_dump_traceback_later()
+
+        make(shard, task, spec["crashed"], begin)
 
 
-def _made(job: Job, task: Task, parent: Connection) -> Told:
-    def tell(place: int) -> None:
-        parent.send(Told(place=place))
-
-    try:
-        return Told(record=make(job.shard, task, job.crashed, tell))
-    except SetupError as error:
-        return Told(error=error)
-    except (BrokenPipeError, ConnectionResetError):
-        raise
-    except OSError as error:
-        # Made anew: those of libraries have constructors that pickle does not know.
-        return Told(error=OSError(error.errno, error.strerror or str(error), error.filename))
-    except Exception:
-        return Told(error=RuntimeError(f"while making {job.shard.name}:\n{traceback.format_exc()}"))
-
-
-def _live_with_parent() -> None:
-    """End with the parent, however that has ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+def _clip(kinds: Mapping[str, str], pieces: Mapping[str, Any], **others: Any) -> Clip:
+    by_kind = {kind: piece for piece, kind in KINDS.items()}
+    return Clip(pieces={n: by_kind[kinds[n]](**piece) for n, piece in pieces.items()}, **others)

@@ -160,7 +160,7 @@ def diagnose(
         examined = replace(
             examined,
             probes=probed.accuracy,
-            gradients=_gradients(subject, train_loader, resamples, seed),
+            gradients=_gradients(subject, train_loader),
         )
         if known is not None:
             say("putting the encoders that were trained alone under one head")
@@ -213,13 +213,11 @@ def _behind(values: Shapley) -> tuple[str, dict[str, Interval]]:
     return leading, behind
 
 
-def _gradients(
-    subject: Subject, loader: Iterable[Any], resamples: int, seed: int
-) -> dict[str, Any] | None:
+def _gradients(subject: Subject, loader: Iterable[Any]) -> dict[str, Any] | None:
     if not any(_trainable(subject).values()):
         return None
     some = Spread(loader, BATCHES)
-    return gradients(subject, some, resamples=resamples, seed=seed).to_dict()
+    return gradients(subject, some).to_dict()
 
 
 def _trainable(subject: Subject) -> dict[str, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equimodal import functional
-from equimodal.diagnostics.interval import RESAMPLES, Interval, interval, mean_intervals
+from equimodal.diagnostics.interval import RESAMPLES, Interval, few_interval, interval
 from equimodal.diagnostics.outputs.predictions import means_of, read_alone
 from equimodal.diagnostics.randomness import observing
 from equimodal.diagnostics.subject import Subject
@@ -25,7 +25,7 @@ class Discrepancy:
 
     Attributes:
         ratio: OGM's discrepancy ratio on all samples, by modality, its interval over samples.
-        batch_ratio: mean of the ratios of single batches, its interval over batches.
+        batch_ratio: mean of the ratios of single batches, its t interval over batches.
         log_probability: quantiles (`QUANTILES`) over samples of the logarithm of the probability
             that the modality alone gives to the true class, by modality.
         gap: likewise of the gap, the modality's less the mean of the others'.
@@ -100,7 +100,7 @@ def discrepancy(
             name: interval(values.shape[1], _Ratio(values, row), resamples, seed)
             for row, name in enumerate(names)
         },
-        dict(zip(names, mean_intervals(by_batch, resamples, seed), strict=True)),
+        {name: few_interval(of) for name, of in zip(names, by_batch, strict=True)},
         _quantiles(names, values),
         _quantiles(names, values - others),
         values,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equimodal.diagnostics.interval import RESAMPLES, Interval, mean_interval
+from equimodal.diagnostics.interval import Interval, few_interval
 from equimodal.diagnostics.randomness import observing
 from equimodal.diagnostics.subject import Subject
 from equimodal.errors import SetupError
@@ -26,7 +26,7 @@ class Gradients:
             one of them is 0 in every batch. Below 0 they are in conflict.
         joint: norm of the gradient of the joint loss.
         unimodal: norm of the gradient of the unimodal loss.
-        batches: how many there were, over which the intervals are.
+        batches: how many there were, over which the intervals are, by Student's t.
     """
 
     cosine: dict[str, Interval | None]
@@ -44,9 +44,7 @@ class Gradients:
         }
 
 
-def gradients(
-    subject: Subject, loader: Iterable[Any], *, resamples: int = RESAMPLES, seed: int = 0
-) -> Gradients:
+def gradients(subject: Subject, loader: Iterable[Any]) -> Gradients:
     r"""Compare the gradients of the joint loss and of each unimodal loss on each encoder.
 
     .. math:: \cos_m = \frac{\langle \nabla_{\theta_m} L(f, y), \nabla_{\theta_m} L(u_m, y) \rangle}
@@ -62,8 +60,6 @@ def gradients(
         subject: the model; its training data say what training feels.
         loader: batches as the subject takes them, each with equal weight. Two backward passes per
             modality and batch: a few dozen batches will do.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         SetupError: no encoder has trainable parameters of its own, the scores give no gradient, or
@@ -100,9 +96,9 @@ def gradients(
     for name, values in found.items():
         cosines, *both = torch.tensor(values, dtype=torch.float64).T
         cosines = cosines[cosines.isfinite()]
-        cosine[name] = mean_interval(cosines, resamples, seed) if len(cosines) else None
+        cosine[name] = few_interval(cosines) if len(cosines) else None
         for norms_by_name, norm in zip(norms_of, both, strict=True):
-            norms_by_name[name] = mean_interval(norm, resamples, seed)
+            norms_by_name[name] = few_interval(norm)
     batches = len(next(iter(found.values())))
     return Gradients(cosine, norms_of[0], norms_of[1], batches)
 

@@ -20,6 +20,7 @@ from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.noise import mix
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 SEQUENCE = 105  # so that draws for different purposes have different seeds
@@ -53,6 +54,7 @@ class BSS(Method):
     """
 
     name = "bss"
+    search = searched(unimodal=Log(0.3, 3.0))
     source = "Guan et al., IJCAI 2025"
     needs = frozenset({"training data", "sample identities"})
     replaces_joint = True

@@ -12,6 +12,7 @@ from equimodal.errors import SetupError
 from equimodal.functional.valuation import resampling_rate
 from equimodal.methods.data.valuation import SUBSET, Correct, Valuation, checked_samples
 from equimodal.noise import mix
+from equimodal.search import Log, searched
 
 
 class ModalityValuation(Valuation):
@@ -35,6 +36,7 @@ class ModalityValuation(Valuation):
     """
 
     name = "modality-valuation"
+    search = searched(alpha=Log(0.3, 3.0))
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from equimodal.functional.modality_dropout import keep_modalities, keep_probabil
 from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
 from equimodal.noise import mix
+from equimodal.search import Linear, searched
 
 
 class ModalityDropout(Method):
@@ -36,6 +37,7 @@ class ModalityDropout(Method):
     """
 
     name = "modality-dropout"
+    search = searched(probability=Linear(0.1, 0.7))
     source = "a baseline of Peng et al., CVPR 2022"
     capabilities = Capabilities(compiled=False, order="drawn")
 

@@ -17,6 +17,7 @@ from equimodal.method import Capabilities, Method
 from equimodal.methods.features.draws import Draws
 from equimodal.noise import mix
 from equimodal.planning import share
+from equimodal.search import Linear, searched
 from equimodal.step import Step
 
 
@@ -45,6 +46,7 @@ class OPM(Method):
     """
 
     name = "opm"
+    search = searched(base=Linear(0.2, 0.8), strength=Linear(0.2, 1.0))
     source = "Wei et al., TPAMI 2024"
     needs = frozenset({"scores"})
     replaces_joint = True

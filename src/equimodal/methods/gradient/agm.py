@@ -15,6 +15,7 @@ from equimodal.method import Capabilities, Method
 from equimodal.methods.objective.counted import counted
 from equimodal.methods.window import checked_window
 from equimodal.scores import evaluation
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -45,6 +46,7 @@ class AGM(Method):
     """
 
     name = "agm"
+    search = searched(alpha=Log(0.2, 3.0))
     source = "Li et al., ICCV 2023"
     replaces_joint = True
     combines_rest = True

@@ -17,6 +17,7 @@ from equimodal.methods.gradient.direction import Direction, GradientCosine
 from equimodal.methods.objective.counted import counted
 from equimodal.noise import mix
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -51,6 +52,7 @@ class CGGM(Method):
     """
 
     name = "cggm"
+    search = searched(scale=Log(0.4, 4.0), weight=Log(0.05, 1.0))
     source = "Guo et al., NeurIPS 2024"
     capabilities = Capabilities(accumulation="per micro-batch")
 

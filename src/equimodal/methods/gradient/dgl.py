@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equimodal.errors import SetupError, StepError
 from equimodal.method import Method
+from equimodal.search import Log, searched
 from equimodal.step import Step
 from equimodal.update.reach import hides
 
@@ -37,6 +38,7 @@ class DGL(Method):
     """
 
     name = "dgl"
+    search = searched(alpha=Log(1.0, 10.0))
     source = "Wei, Luo, Luo, ICCV 2025"
     replaces_joint = True
 

@@ -15,6 +15,7 @@ from equimodal.functional.inforeg import holding_strength, prime_indicator, scor
 from equimodal.method import Method
 from equimodal.modalities import OwnedParameter, weights
 from equimodal.planning import share
+from equimodal.search import Linear, searched
 from equimodal.step import Shapes, Step
 from equimodal.update.sparse import refuse_sparse
 
@@ -47,6 +48,7 @@ class InfoReg(Method):
     """
 
     name = "inforeg"
+    search = searched(strength=Linear(0.2, 1.5))
     source = "Huang et al., CVPR 2025"
     needs = frozenset({"scores"})
     modulates = False

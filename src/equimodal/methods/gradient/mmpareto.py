@@ -14,6 +14,7 @@ from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, products
 from equimodal.noise import mix
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -39,6 +40,7 @@ class MMPareto(Method):
     """
 
     name = "mmpareto"
+    search = searched(gamma=Log(1.0, 4.0))
     source = "Wei and Hu, ICML 2024"
     capabilities = Capabilities(backwards="M + 1")
 

@@ -16,6 +16,7 @@ from equimodal.methods.gradient.coefficients import Coefficient, Thresholded
 from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
 from equimodal.noise import Noise, TensorNoise
+from equimodal.search import Log, searched
 from equimodal.step import Shapes
 
 
@@ -51,6 +52,7 @@ class OGM(Method):
     """
 
     name = "ogm"
+    search = searched(alpha=Log(0.05, 1.0))
     source = "Peng et al., CVPR 2022"
     needs = frozenset({"scores"})
     capabilities = Capabilities(sharded=True)
@@ -141,6 +143,7 @@ class OGMGE(OGM):
 
     name = "ogm-ge"
     capabilities = Capabilities(sharded=True, order="drawn")
+    search = searched(alpha=Log(0.05, 1.0))
 
     def __init__(
         self,

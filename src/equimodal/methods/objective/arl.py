@@ -16,6 +16,7 @@ from equimodal.functional.arl import asymmetric_weights
 from equimodal.method import Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
+from equimodal.search import Log, searched
 from equimodal.step import Step
 
 
@@ -91,6 +92,7 @@ class ARL(Method):
     """
 
     name = "arl"
+    search = searched(gamma=Log(1.0, 8.0))
     source = "Wei, Luo and Luo, ICCV 2025"
     needs = frozenset({"scores"})
     capabilities = Capabilities()

@@ -14,6 +14,7 @@ from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.noise import mix
 from equimodal.scores import evaluation
+from equimodal.search import Log, searched
 from equimodal.step import Step
 
 
@@ -39,6 +40,7 @@ class CML(Method):
     """
 
     name = "cml"
+    search = searched(beta=Log(1.0, 30.0))
     source = "Ma et al., ICML 2023"
     capabilities = Capabilities(order="drawn")
 

@@ -18,6 +18,7 @@ from equimodal.methods.teachers import TaughtMethod
 from equimodal.methods.window import checked_window
 from equimodal.modalities import Selection, Selector, selector
 from equimodal.readout import feature_vectors
+from equimodal.search import Log, searched
 from equimodal.step import Step
 
 
@@ -60,6 +61,7 @@ class G2D(TaughtMethod):
     """
 
     name = "g2d"
+    search = searched(features=Log(0.1, 3.0), logits=Log(0.1, 3.0))
     source = "Rakib and Bagavathi, ICCV 2025"
     graded = False
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"gating": first_half}

@@ -16,6 +16,7 @@ from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
 from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors, vector_width
+from equimodal.search import Linear, searched
 from equimodal.step import Shapes, Step
 
 
@@ -46,6 +47,7 @@ class IPRM(Method):
     """
 
     name = "iprm"
+    search = searched(alpha=Linear(0.2, 1.0))
     source = "Yang et al., IJCAI 2025"
     replaces_joint = True
     modulates = False

@@ -12,6 +12,7 @@ from equimodal.functional.mbsd import self_distillation
 from equimodal.method import Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
+from equimodal.search import Log, searched
 from equimodal.step import Step
 
 
@@ -35,6 +36,7 @@ class MBSD(Method):
     """
 
     name = "mbsd"
+    search = searched(similarity=Log(0.1, 3.0), divergence=Log(0.1, 3.0))
     source = "after Liu et al., WSDM 2023"
     needs = frozenset({"scores"})
     capabilities = Capabilities()

@@ -23,6 +23,7 @@ from equimodal.methods.objective.counted import counted
 from equimodal.methods.objective.reconstruction import Reconstruction
 from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors, vector_width
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -62,6 +63,7 @@ class MCR(Method):
     """
 
     name = "mcr"
+    search = searched(importance=Log(0.01, 1.0), contrast=Log(0.1, 3.0))
     source = "Kontras et al., NeurIPS 2025"
     capabilities = Capabilities(accumulation="per micro-batch", order="drawn")
 

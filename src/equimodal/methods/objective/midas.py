@@ -18,6 +18,7 @@ from equimodal.methods.labels import class_labels
 from equimodal.noise import mix
 from equimodal.planning import share
 from equimodal.readout import Readouts, feature_vectors
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -49,6 +50,7 @@ class MIDAS(Method):
     """
 
     name = "midas"
+    search = searched(weight=Log(0.1, 3.0))
     source = "Hwang et al., NeurIPS 2025"
     replaces_joint = True
     modulates = False

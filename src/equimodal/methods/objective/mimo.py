@@ -12,6 +12,7 @@ from equimodal.functional.mimo import smooth_maximum
 from equimodal.method import Capabilities, Method
 from equimodal.noise import mix
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -35,6 +36,7 @@ class MIMO(Method):
     """
 
     name = "mimo"
+    search = searched(weight=Log(0.2, 3.0))
     source = "Fernando et al., 2025"
     capabilities = Capabilities(accumulation="per micro-batch")
 

@@ -13,6 +13,7 @@ from equimodal.method import Capabilities, Method
 from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors
 from equimodal.scores import find_linear, weight_slices
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -102,6 +103,7 @@ class MMCosine(Method):
     """
 
     name = "mmcosine"
+    search = searched(scale=Log(3.0, 30.0))
     source = "Xu et al., ICASSP 2023"
     replaces_joint = True
     capabilities = Capabilities()

@@ -8,6 +8,7 @@ from equimodal.errors import SetupError, unknown
 from equimodal.method import Capabilities, Method
 from equimodal.noise import mix
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -29,6 +30,7 @@ class MultiLoss(Method):
     """
 
     name = "multi-loss"
+    search = searched(unimodal=Log(0.1, 3.0))
     source = "Wei and Hu, ICML 2024"
     replaces_joint = True
     capabilities = Capabilities(sharded=True)

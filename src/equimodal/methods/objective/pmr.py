@@ -29,6 +29,7 @@ from equimodal.methods.objective.stimulation import (
 )
 from equimodal.methods.window import checked_window
 from equimodal.readout import feature_vectors
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -63,6 +64,7 @@ class PMR(Method):
     """
 
     name = "pmr"
+    search = searched(alpha=Log(0.1, 3.0))
     source = "Fan et al., CVPR 2023"
     needs = frozenset({"training data"})
     capabilities = Capabilities(accumulation="per micro-batch")

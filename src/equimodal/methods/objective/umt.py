@@ -12,6 +12,7 @@ from equimodal.errors import SetupError
 from equimodal.functional.distillation import feature_distance
 from equimodal.methods.teachers import TaughtMethod
 from equimodal.readout import feature_vectors
+from equimodal.search import Log, searched
 from equimodal.step import Step
 
 
@@ -35,6 +36,7 @@ class UMT(TaughtMethod):
     """
 
     name = "umt"
+    search = searched(weight=Log(1.0, 50.0))
     source = "Du et al., ICML 2023"
 
     def __init__(self, teachers: Mapping[str, nn.Module], weight: float = 10.0) -> None:

@@ -20,6 +20,7 @@ from equimodal.modalities import OwnedParameter
 from equimodal.noise import mix
 from equimodal.planning import share
 from equimodal.readout import feature_vectors
+from equimodal.search import Log, searched
 
 
 class DiagnosingRelearning(Method):
@@ -55,6 +56,7 @@ class DiagnosingRelearning(Method):
     """
 
     name = "diagnosing-relearning"
+    search = searched(strength=Log(1.0, 10.0))
     source = "Wei et al., ECCV 2024"
     needs = frozenset({"training data", "held-out data", "length of training"})
     by_epochs: ClassVar[Mapping[str, Callable[[int], object]]] = {"every": share(20, of=90)}

@@ -16,6 +16,7 @@ from equimodal.method import Method
 from equimodal.methods.held_out import losses
 from equimodal.noise import mix
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -46,6 +47,7 @@ class MSES(Method):
     """
 
     name = "mses"
+    search = searched(unimodal=Log(0.3, 2.0))
     source = "Fujimori et al., ACPR 2019"
     needs = frozenset({"held-out data"})
 

@@ -14,6 +14,7 @@ from equimodal.evidence import Evidence
 from equimodal.functional.mslr import relative_accuracy
 from equimodal.method import Method, Space
 from equimodal.methods.held_out import accuracies
+from equimodal.search import EachModality, searched
 from equimodal.step import Shapes
 
 
@@ -35,6 +36,7 @@ class MSLR(Method):
     """
 
     name = "mslr"
+    search = searched(factors=EachModality(0.1, 0.3))
     source = "Yao and Mihalcea, ACL Findings 2022"
 
     def __init__(self, factors: Mapping[str, float], *, space: Space = "update") -> None:

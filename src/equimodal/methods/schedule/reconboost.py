@@ -18,6 +18,7 @@ from equimodal.method import REST, Capabilities, Method
 from equimodal.methods.labels import class_labels
 from equimodal.noise import mix
 from equimodal.readout import Readouts
+from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
 
 
@@ -99,6 +100,7 @@ class ReconBoost(Method):
     """
 
     name = "reconboost"
+    search = searched(own=Log(1.5, 10.0))
     source = "Hua et al., ICML 2024"
     replaces_joint = True
     capabilities = Capabilities(order="matters")

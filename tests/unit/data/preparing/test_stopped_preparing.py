@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from equimodal.data.layouts.clip import Failure, Listing
-from equimodal.data.preparing import MissingClipsError, Progress, Summary, folder, watch
+from equimodal.data.preparing import MissingClipsError, Progress, Summary, folder
 from equimodal.errors import SetupError
 from support.raw_clips import Run, files_of, listed, make_source, prepared
 
@@ -213,26 +213,10 @@ def test_a_decoder_that_crashes_or_hangs_and_a_mistake(source: Path, tmp_path: P
     assert files_of(tmp_path / "again") == files_of(out)
 
 
-def test_time_for_which_all_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By Ctrl-Z and fg, or a machine that slept."""
-    moments = iter([0.0, 0.2, 1.0, 10_001.0, 10_001.0, 10_001.2])
-    monkeypatch.setattr(watch.time, "monotonic", lambda: next(moments))
-    monkeypatch.setattr(watch, "wait", lambda pipes, moment: [])
-    clock, (pipe, _) = watch.Watch(0.5), multiprocessing.Pipe()
-    clock.begin(pipe)
-    late = []
-    for _ in range(3):
-        assert clock.heard([pipe]) == []
-        late.append(clock.late())
-    assert late == [[], [], [pipe]]
-    clock.begin(pipe)
-    assert clock.late() == []
-
-
 def test_workers_that_cannot_start_are_not_tried_for_ever(source: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import sys\nfrom equimodal.data.preparing import worker\nworker.signal = None\n"
+        "from equimodal.tasks import local\nlocal.signal = None\n"
     )
     error = Started(listed(source), tmp_path / "out", tmp_path / "site").end()
     assert isinstance(error, RuntimeError)

@@ -1,0 +1,15 @@
+"""One command chooses: which method, if any, to train with, on a user's own model and data.
+
+Needs the extra ``compare``.
+"""
+
+from equimodal.system.extras import require
+
+require("compare", "lightning", "torchmetrics", "scipy")
+require("report", "matplotlib")
+
+from equimodal.choosing.choice import Choice, predictions  # noqa: E402
+from equimodal.choosing.choose import Told, choose  # noqa: E402
+from equimodal.choosing.plan import Plan, planned  # noqa: E402
+
+__all__ = ["Choice", "Plan", "Told", "choose", "planned", "predictions"]

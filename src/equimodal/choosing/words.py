@@ -1,0 +1,106 @@
+"""A recommendation in plain words, and as a line to paste."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from equimodal.choosing.candidate import JOINT, LATE
+from equimodal.choosing.decide import Decision
+from equimodal.compare.statistics import Estimate, Harm
+from equimodal.methods.registry import find
+
+MISLEADING = 0.1  # by which validation may be better than test before it is said
+
+
+def line(methods: Sequence[tuple[str, Mapping[str, Any]]], rate: float) -> str:
+    """Return the line of code that attaches what was chosen.
+
+    >>> line([("ogm", {"alpha": 0.3}), ("multi-loss", {})], 0.5)
+    'eq.Balancer([eq.OGM(alpha=0.3), eq.MultiLoss()], model, encoders, head, optimizer)  # lr x0.5'
+    """
+    spelt = []
+    for name, options in methods:
+        arguments = ", ".join(f"{key}={_number(value)}" for key, value in options.items())
+        spelt.append(f"eq.{find(name).__name__}({arguments})")
+    what = spelt[0] if len(spelt) == 1 else f"[{', '.join(spelt)}]"
+    return f"eq.Balancer({what}, model, encoders, head, optimizer)  # lr x{rate:g}"
+
+
+def _number(value: Any) -> str:
+    return repr(float(value)) if isinstance(value, float) else repr(value)
+
+
+def paragraph(
+    decision: Decision,
+    val: Mapping[str, Sequence[float]],
+    test: Mapping[str, Sequence[float]],
+    versus: Estimate | None,
+    chances: Harm | None,
+    shares: bool,
+    confirmed: bool = True,
+) -> str:
+    """Say what to use, how much it brings, what the risk is, and what it is not told apart from.
+
+    Args:
+        decision: by validation.
+        val: scores of each row on fresh seeds.
+        test: the same rows on test data.
+        versus: the winner's difference to joint training on test data; None if that is the winner.
+        chances: of the winner, to be worse.
+        shares: whether scores are shares of samples, to be spelt in points.
+        confirmed: whether there were fresh seeds.
+    """
+    seeds = len(val[JOINT])
+    unit = 100.0 if shares else 1.0
+    points = " points" if shares else ""
+
+    def spelt(value: float) -> str:
+        return f"{unit * value:+.1f}" if shares else f"{value:+.3g}"
+
+    winner, sentences = decision.winner, []
+    if not confirmed:
+        sentences.append("Unconfirmed, since no fresh seeds were trained.")
+    if winner == JOINT:
+        sentences.append(
+            f"Stay with joint training, tuned: nothing was better beyond chance on {seeds} fresh "
+            "seeds."
+        )
+    else:
+        assert versus is not None
+        assert chances is not None
+        what = (
+            f"One modality is enough: use {winner}"
+            if winner.endswith(" alone")
+            else f"Use {winner}"
+        )
+        bounds = f"[{spelt(versus.low)}, {spelt(versus.high)}]"
+        sentences.append(
+            f"{what}: {spelt(versus.mean)}{points} over tuned joint training on test data "
+            f"{bounds}, {seeds} fresh seeds."
+        )
+        if versus.low <= 0:
+            sentences.append("The interval holds 0: on test data the gain is not shown.")
+        sentences.append(
+            f"Chance that it is worse on average: {chances.average:.0%}; in a single training: "
+            f"{chances.single:.0%}."
+        )
+    if alike := [label for label in decision.alike if label != winner]:
+        base = fmean(val[JOINT])
+        listed = ", ".join(
+            label if label == JOINT else f"{label} ({spelt(fmean(val[label]) - base)})"
+            for label in alike
+        )
+        sentences.append(f"Not told apart from it: {listed}.")
+    alone = [label for label in val if label.endswith(" alone") and label in decision.alike]
+    if alone and not winner.endswith(" alone"):
+        sentences.append(f"One modality may be enough: {alone[0]}.")
+    if shares and test and fmean(val[winner]) - fmean(test[winner]) > MISLEADING:
+        sentences.append(
+            f"Beware of the validation split: {winner} has {fmean(val[winner]):.1%} there and "
+            f"{fmean(test[winner]):.1%} on test data, so that choices by it may mislead."
+        )
+    if winner == LATE:
+        sentences.append("Its weights are in choice.json; `equimodal predict` applies them.")
+    return " ".join(sentences)

@@ -1,0 +1,89 @@
+"""A run of a comparison as a task."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from equimodal import data
+from equimodal.compare.runs import RATE, Run
+from equimodal.compare.teaching import teachers_of_seed
+from equimodal.methods.supplied import TEACHERS, takes_teachers
+from equimodal.tasks import Task, note
+from equimodal.training import Encoder, Settings, fit, model_for
+
+
+class Noting(L.Callback):
+    """Notes in a folder how many epochs are done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        note(self.folder, trainer.current_epoch + 1)
+
+
+def task_of(
+    run: Run,
+    source: data.Source,
+    settings: Settings,
+    folder: Path,
+    encoder: Encoder = "small",
+    threads: int = 1,
+    limit: float | None = None,
+) -> Task:
+    """Return a run as a task.
+
+    Args:
+        run: which.
+        source: of the data.
+        settings: how to train; the seed is that of the run.
+        folder: of the comparison.
+        encoder: what encodes a modality.
+        threads: that the run may use.
+        limit: seconds that it may take.
+    """
+    spec = {
+        "run": asdict(run),
+        "source": noted(source),
+        "settings": asdict(replace(settings, seed=run.seed, lr=run.options.get(RATE, settings.lr))),
+        "teachers": str(folder.absolute() / TEACHERS),
+        "encoder": encoder,
+        "threads": threads,
+    }
+    own = folder.absolute() / "runs" / run.name
+    return Task(run.name, f"{__name__}:train_run", spec, own, limit=limit)
+
+
+def noted(source: data.Source) -> dict[str, Any]:
+    """Return a source as JSON values; a path such that it is found from any folder."""
+    path = Path(source.name)
+    found = source.name not in data.available() and path.exists()
+    return {"name": str(path.resolve()) if found else source.name, "options": dict(source.options)}
+
+
+def train_run(spec: dict[str, Any], folder: Path) -> None:
+    """Train and evaluate the run of a specification; it goes on from its last epoch."""
+    torch.set_num_threads(spec["threads"])
+    run, settings = Run(**spec["run"]), Settings(**spec["settings"])
+    splits = data.Source(**spec["source"]).load()
+    model = model_for(splits, seed=run.seed, encoder=spec["encoder"])
+    supplied = {}
+    if any(map(takes_teachers, run.kinds)):
+        supplied[TEACHERS] = teachers_of_seed(splits, settings, model, Path(spec["teachers"]))
+    fit(
+        splits,
+        run.make(**supplied),
+        settings,
+        model,
+        out=folder,
+        resume=True,
+        tensorboard=False,
+        callbacks=[Noting(folder)],
+    )
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -1,0 +1,281 @@
+"""A stranger's model is chosen for: from Python, by command, killed, extended, and used after."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import equimodal as eq
+from equimodal import data
+from equimodal.choosing import Choice, choose, predictions
+from equimodal.choosing.build import build_of
+from equimodal.choosing.train import seed_all
+from equimodal.choosing.words import line
+from equimodal.cli import main
+from equimodal.noise import mix
+from equimodal.tasks import lock as locks
+from equimodal.tasks import locked
+from equimodal.training import Settings
+from support import stranger
+
+SAID: list[str] = []
+FEW = ["arl", "ogm+multi-loss"]
+TESTS = Path(__file__).parents[1]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(TESTS)]),
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What every training came to, but for its duration."""
+    found = {}
+    for path in folder.glob("runs/*/result.json"):
+        found[path.parent.name] = {**json.loads(path.read_text()), "seconds": 0}
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Choice:
+    folder = tmp_path_factory.mktemp("whole")
+    return choose(
+        "support.stranger:build", folder, budget=80, methods=FEW, workers=2, say=SAID.append
+    )
+
+
+def test_what_is_said_and_left_behind(whole: Choice) -> None:
+    assert "trainings: baselines 6 x 3; race 2 x 3" in SAID[0]
+    assert "Only 120 validation samples" in SAID[1]
+    known = json.loads((whole.folder / "choice.json").read_text())
+    assert known["method"] == whole.method
+    assert known["text"] == whole.text
+    assert whole.text.startswith(("Use ", "Stay with joint", "One modality is enough"))
+    assert whole.line.startswith("eq.Balancer(")
+    table = (whole.folder / "table.md").read_text()
+    for label in ("joint", "multi-loss", "ensemble", "late fusion", "sound alone", *FEW):
+        assert f"| {label} |" in table
+    html = (whole.folder / "choice.html").read_text()
+    assert whole.text.split(":")[0] in html
+    assert html.count("<tr") > 8
+    assert len(results(whole.folder)) == int(SAID[0].split()[0])
+    kept = {path.parent.name for path in whole.folder.glob("runs/*/best.pt")}
+    assert kept == {name for name in results(whole.folder) if name.endswith("-kept")}
+    assert not list(whole.folder.rglob("last.pt"))
+    assert (whole.difference is None) == (whole.method == "joint")
+
+
+def by_hand(pasted: str, known: dict[str, Any], seed: int) -> tuple[list[float], float]:
+    """Paste the line into the stranger's own loop, and return scores of validation and of test."""
+    seed_all(seed)
+    built = stranger.build()
+    model, encoders, head = built["model"], built["encoders"], built["head"]
+    optimizer = built["optimizer"]
+    for each in optimizer:
+        for group in each.param_groups:
+            group["lr"] *= known["rate"]
+    schedules = stranger.schedules(optimizer)
+    code = pasted.split("  #")[0].removesuffix(")") + ", forward=forward, seed=seed)"
+    balancer = eval(code, {**vars(stranger), "eq": eq}, locals())
+    scores: list[float] = []
+    best: dict[str, Any] = {}
+    for epoch in range(built["epochs"]):
+        seed_all(mix(seed, epoch))
+        model.train()
+        for batch in balancer.batches(built["train"]):
+            with torch.autocast("cpu", torch.bfloat16):
+                logits, target = stranger.forward(model, batch)
+                loss = balancer.loss(logits, target)
+            balancer.backward(loss)
+            balancer.modulate()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), built["clip"])
+            for each in optimizer:
+                each.step()
+                each.zero_grad()
+        for schedule in schedules:
+            schedule.step()
+        scores.append(score(model, built["val"]))
+        if scores[-1] == max(scores) and scores.count(scores[-1]) == 1:
+            best = {name: value.clone() for name, value in model.state_dict().items()}
+        balancer.end_epoch()
+    balancer.detach()
+    model.load_state_dict(best)
+    return scores, score(model, built["test"])
+
+
+def score(model: torch.nn.Module, loader: Any) -> float:
+    model.eval()
+    with torch.no_grad():
+        answers = [stranger.forward(model, batch) for batch in loader]
+    outputs, targets = (torch.cat(each) for each in zip(*answers, strict=True))
+    return float(stranger.macro_recall(outputs, targets))
+
+
+@pytest.mark.parametrize("label", ["joint", "multi-loss", *FEW])
+def test_the_pasted_line_trains_to_the_same_numbers(whole: Choice, label: str) -> None:
+    names = [name for name in results(whole.folder) if name.startswith(f"{label}-")]
+    name = max(names, key=lambda name: name.endswith("-kept"))
+    said = results(whole.folder)[name]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    try:
+        pasted = line([tuple(each) for each in said["methods"]], said["rate"])
+        scores, test = by_hand(pasted, said, said["seed"])
+    finally:
+        torch.set_num_threads(threads)
+    assert scores == said["history"]
+    known = json.loads((whole.folder / "choice.json").read_text())
+    if pasted == whole.line:
+        assert test in known["test"][label]
+
+
+def test_the_model_answers_as_it_did(whole: Choice, capsys: pytest.CaptureFixture[str]) -> None:
+    known = json.loads((whole.folder / "choice.json").read_text())
+    outputs, targets = predictions(whole.folder)
+    assert float(stranger.macro_recall(outputs, targets)) in known["test"][whole.method]
+    if whole.method not in ("ensemble", "late fusion") and " alone" not in whole.method:
+        with torch.no_grad():
+            batches = [stranger.forward(whole.model, b)[0] for b in stranger.build()["test"]]
+        assert torch.equal(torch.cat(batches).argmax(1), outputs.argmax(1))
+    assert main(["predict", str(whole.folder), "--split=val"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 120
+    assert set(rows[0]) == {"sample", "target", "class", "probability"}
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [
+        sys.executable, "-m", "equimodal", "choose", "support.stranger:build", "--budget=80",
+        f"--methods=[{', '.join(FEW)}]", "--workers=2", f"--out={folder}",
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=ENVIRONMENT, cwd=TESTS,
+    )  # fmt: skip
+
+
+def test_killed_and_interrupted_it_ends_with_the_same_choice(whole: Choice, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for stop in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        before = len(results(tmp_path))
+        process = start(tmp_path)
+        end = time.monotonic() + 120
+        while len(results(tmp_path)) < before + 3 and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.3 * rng.random())
+        assert process.poll() is None
+        if stop == signal.SIGINT:
+            os.killpg(process.pid, stop)
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 130
+            assert "Traceback" not in err
+            assert err.splitlines()[-1] == (
+                "equimodal choose: interrupted: the same command goes on"
+            )
+        else:
+            process.kill()
+            process.communicate()
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert results(tmp_path) == results(whole.folder)
+    assert whole.text in out
+    assert whole.line in out
+
+
+def test_more_methods_add_to_what_is_there(whole: Choice) -> None:
+    before = {p: p.stat().st_mtime_ns for p in whole.folder.glob("runs/*/result.json")}
+    choose(
+        "support.stranger:build", whole.folder, budget=110, methods=[*FEW, "ge"], workers=2,
+        say=SAID.append,
+    )  # fmt: skip
+    after = {p: p.stat().st_mtime_ns for p in whole.folder.glob("runs/*/result.json")}
+    assert before.items() <= after.items()
+    assert any(p.parent.name.startswith("ge-") for p in after)
+
+
+def test_a_number_is_predicted_and_what_cannot_run_is_said(tmp_path: Path) -> None:
+    choice = choose(
+        "support.stranger:regression", tmp_path, budget=70, methods=["mmpareto"], workers=2,
+        say=SAID.append,
+    )  # fmt: skip
+    outputs, targets = predictions(tmp_path)
+    error = -float((outputs - targets).double().square().mean())
+    known = json.loads((tmp_path / "choice.json").read_text())
+    assert any(error == pytest.approx(value) for value in known["test"][choice.method])
+    with pytest.raises(eq.SetupError, match="pmr cannot run here: PMR is defined for one class"):
+        choose("support.stranger:regression", tmp_path, methods=["pmr"], workers=2)
+
+
+def test_a_data_set_is_chosen_for_with_a_small_model_and_teachers(tmp_path: Path) -> None:
+    source = data.Source("mfeat", {"modalities": ("mor", "fou")})
+    settings = Settings(epochs=1, batch_size=400)
+    choice = choose(
+        source, tmp_path, budget=80, methods=["g2d"], workers=2, settings=settings, say=SAID.append
+    )
+    assert "| g2d |" in (tmp_path / "table.md").read_text()
+    assert choice.model is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["support.nothing:build"], "no module support.nothing"),
+        (["support.stranger:Pairs"], "expected a function without arguments"),
+        (["support.stranger:build", "--budget=5"], "--budget: expected .* found 5"),
+        (["support.stranger:build", "--budget=90", "--hours=1"], "expected --budget or --hours"),
+        (["support.stranger:build", "--modalities=[a, b]"], "--modalities is for data sets"),
+        (["support.stranger:build", "--methods=[ogn]"], "did you mean 'ogm'"),
+        (["support.stranger:build", "--partition=x"], "--partition is for --engine slurm"),
+        (["support.stranger:build", "--limit=0"], "--limit: expected minutes above 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    given: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import re
+
+    monkeypatch.chdir(TESTS)
+    assert main(["choose", *given, "--workers=1", f"--out={tmp_path / 'out'}"]) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err), err
+    assert err.count("\n") == 1
+
+
+def test_a_second_one_and_a_function_that_leaves_things_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    with (
+        locked(tmp_path / ".choosing.lock", "held"),
+        pytest.raises(eq.SetupError, match="another process is choosing here"),
+    ):
+        choose("support.stranger:build", tmp_path, workers=1)
+    made = stranger.build()
+    made.pop("epochs")
+    monkeypatch.setattr(stranger, "build", lambda: made)
+    with pytest.raises(eq.SetupError, match=r"missing epochs \(how many\)"):
+        build_of("support.stranger:build", 0)
+    made |= {"epochs": 3, "shedule": None}
+    with pytest.raises(eq.SetupError, match="did you mean 'schedule'"):
+        build_of("support.stranger:build", 0)
+    made.pop("shedule")
+    made["test"] = made["val"]
+    with pytest.raises(eq.SetupError, match="val and test are one loader"):
+        build_of("support.stranger:build", 0)
