@@ -103,9 +103,11 @@ def test_an_encoder_that_shares_everything_cannot_be_modulated() -> None:
     model = nn.Module()
     model.net, model.head = nn.Linear(4, 8), nn.Linear(16, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    encoders = {"rgb": model.net, "flow": model.net}
+    told = {"features": {"rgb": slice(0, 8), "flow": slice(8, 16)}}
     with pytest.raises(eq.SetupError, match="shares all its parameters"):
-        eq.Balancer(eq.OGM(), model, {"rgb": model.net, "flow": model.net}, model.head, optimizer)
-    eq.Balancer(eq.Joint(), model, {"rgb": model.net, "flow": model.net}, model.head, optimizer)
+        eq.Balancer(eq.OGM(), model, encoders, model.head, optimizer, **told)
+    eq.Balancer(eq.Joint(), model, encoders, model.head, optimizer, **told)
 
 
 def test_a_partly_frozen_encoder_is_modulated_where_it_trains() -> None:

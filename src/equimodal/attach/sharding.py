@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from equimodal import ranks
+from equimodal.attach.chain import Chain
 from equimodal.errors import SetupError
 
 
@@ -72,7 +73,10 @@ class Sharding:
             if is_sharded(parameter):
                 self._learn(name, parameter)
         self.head = head
-        self._head_units = [] if head is None else list(_holding(head, model, found))
+        parts = head.parts if isinstance(head, Chain) else [] if head is None else [head]
+        self._head_units = list(
+            dict.fromkeys(unit for part in parts for unit in _holding(part, model, found))
+        )
 
     def _learn(self, name: str, parameter: Any) -> None:
         cut = [dim for dim, placed in enumerate(parameter.placements) if not placed.is_replicate()]
