@@ -34,12 +34,9 @@ def owned(model: Any) -> dict[str, list[nn.Parameter]]:
     return found
 
 
-def others(z: Features, kept: str, fill: str) -> Features:
-    """Return the features with all but one at zero, or at their mean."""
-    empty = {n: torch.zeros_like(f) for n, f in z.items()}
-    if fill == "mean":
-        empty = {n: f.detach().mean(0).expand_as(f) for n, f in z.items()}
-    return {**empty, kept: z[kept]}
+def others(z: Features, kept: str) -> Features:
+    """Return the features with all but one at zero."""
+    return {n: f if n == kept else torch.zeros_like(f) for n, f in z.items()}
 
 
 @contextmanager
@@ -49,12 +46,12 @@ def evaluated(model: nn.Module) -> Iterator[None]:
     model.train()
 
 
-def alone(model: Family, z: Features, fill: str | None = None) -> Features:
+def alone(model: Family, z: Features) -> Features:
     """Return the logits of every modality by itself."""
     if "scores" in model.settings():
         return model.settings()["scores"](z)  # type: ignore[no-any-return]
     with evaluated(model):
-        return {n: model.logits(model.fuse(others(z, n, fill or model.fill))) for n in z}
+        return {n: model.logits(model.fuse(others(z, n))) for n in z}
 
 
 def factors(model: Family, z: Features, target: Tensor) -> list[float]:
@@ -96,9 +93,6 @@ class Loop:
             self.readouts.build(shapes, mix(0, 1))
             self.own = torch.optim.SGD(self.readouts.parameters(), lr=0.1, momentum=0.9)
         return self.readouts(self.model.vectors(z))  # type: ignore[no-any-return]
-
-    def modalities(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-        return [p for p in parameters if p.requires_grad]
 
 
 def ogm(loop: Loop, inputs: list[Tensor], target: Tensor, noisy: bool = False) -> None:
@@ -177,7 +171,7 @@ def agm(loop: Loop, inputs: list[Tensor], target: Tensor) -> None:
     z = model.features(*inputs)
     output = model.fuse(z)
     logits = model.logits(output)
-    (one, two) = alone(model, z, fill="zero").values()
+    (one, two) = alone(model, z).values()
     responses = [(logits - two + one) / 2, (logits - one + two) / 2]
     losses = torch.stack(
         [model.each(r.detach(), target).clamp(max=-math.log(1e-8)).mean() for r in responses]
@@ -203,7 +197,7 @@ def dgl(loop: Loop, inputs: list[Tensor], target: Tensor) -> None:
     own = model.own(model.fuse(z), target)
     for p in head:
         p.requires_grad_(False)
-    unimodal = [model.loss(model.logits(model.fuse(others(z, n, "zero"))), target) for n in z]
+    unimodal = [model.loss(model.logits(model.fuse(others(z, n))), target) for n in z]
     for p in head:
         p.requires_grad_(True)
     (joint + 4 * sum(unimodal) + own).backward()

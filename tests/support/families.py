@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import equimodal as eq
 from support.strangers import BATCH, CLASSES, WIDTH, LSTMs, SequencesFirst, Stranger, TwoImages
 
 TOKENS, WORDS = 5, 7
@@ -21,11 +22,9 @@ class Family(Stranger):
     """What a hand-written loop has to know of a model, beside its parts.
 
     Attributes:
-        fill: what takes the place of the others where a modality is asked alone.
         lengths: of the sequences that it takes; none for vectors.
     """
 
-    fill = "zero"
     lengths: tuple[int, ...] = ()
 
     def encoders(self) -> dict[str, Any]:
@@ -106,8 +105,6 @@ class FiLMUnit(nn.Module):
 
 
 class FiLM(Headed):
-    fill = "mean"  # of what a bias alone lets through nothing is heard
-
     def __init__(self) -> None:
         super().__init__()
         self.out: Any = FiLMUnit()
@@ -267,6 +264,9 @@ class VisionLanguage(Family):
     def encoders(self) -> dict[str, Any]:
         return {"audio": self.audio, "video": [self.video, self.projector]}
 
+    def settings(self) -> dict[str, Any]:
+        return {"criterion": eq.TokenLoss()}
+
     def features(self, a: Tensor, v: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             patches = self.video(v).tanh()
@@ -336,9 +336,6 @@ class DualEncoder(Family):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
-
-    def encoders(self) -> dict[str, Any]:
-        return {"audio": self.audio, "video": self.video}
 
     def settings(self) -> dict[str, Any]:
         return {"criterion": contrastive, "scores": spread}

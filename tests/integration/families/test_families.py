@@ -47,7 +47,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "dual encoder": DualEncoder,
 }
 REFUSED: dict[tuple[str, str], str] = {
-    ("dual encoder", name): r"samples of a batch with each other|pairs"
+    ("dual encoder", name): r"similarities of every sample.*take a method"
     for name in ("multi-loss", "ensemble", "mmpareto", "agm", "dgl")
 }
 
