@@ -46,7 +46,11 @@ class GradientCosine(Direction):
     def __call__(
         self, step: Step, logits: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]
     ) -> Tensor:
-        (fused,) = torch.autograd.grad(step.joint, step.logits, create_graph=True)
+        given, joint = step.logits, step.joint
+        if step.criterion.outputs.kind != "logits":  # the loss was not computed from the logits
+            given = step.logits.clone()
+            joint = step.loss(given)
+        (fused,) = torch.autograd.grad(joint, given, create_graph=True)
         cosines = []
         for name in step.names:
             vectors = feature_vectors(step.features[name]).detach()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal.errors import SetupError
+from equimodal.errors import MatchError, SetupError
 from equimodal.functional import tcmax
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Capabilities, Method
@@ -61,6 +61,12 @@ class TCMax(Method):
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         labels, labelled = class_labels(step, "TCMax")
+        if step.criterion.outputs.kind != "logits":
+            raise MatchError(
+                "TCMax compares logits of different samples, and the model returns "
+                f"{step.criterion.outputs.kind}, which are the same for logits of any height: let "
+                "it return logits, and take cross-entropy"
+            )
         logits = at_least_single(step.logits)
         positives = logits.gather(1, labels[:, None]).squeeze(1)
         log_mean = self._log_mean(step)
