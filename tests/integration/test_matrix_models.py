@@ -101,9 +101,11 @@ def weights(model: nn.Module, balancer: eq.Balancer) -> Tensor:
     )
 
 
-def run(model: Any, optimizer: Any, balancer: eq.Balancer, compiled: bool = False) -> Tensor:
+def run(
+    model: Any, optimizer: Any, balancer: eq.Balancer, compiled: bool = False, count: int = 2
+) -> Tensor:
     forward = torch.compile(model, backend="eager") if compiled else model
-    for *inputs, target in epochs(balancer):
+    for *inputs, target in epochs(balancer, count):
         balancer.backward(balancer.loss(forward(*inputs), target))
         balancer.modulate()
         optimizer.step()
@@ -166,14 +168,14 @@ def test_what_belongs_to_no_modality_has_the_gradient_of_the_returned_loss(name:
 @each_method
 def test_a_compiled_model_trains_as_it_does_eagerly_or_is_refused(name: str) -> None:
     model, optimizer, balancer = made(name)
-    truth = run(model, optimizer, balancer)
+    truth = run(model, optimizer, balancer, count=1)
     torch.compiler.reset()
     model, optimizer, balancer = made(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the compiler
             balancer.check(testing.batch(12))
-            found = run(model, optimizer, balancer, compiled=True)
+            found = run(model, optimizer, balancer, compiled=True, count=1)
     except REFUSALS as error:
         refused = str(error)
     else:

@@ -125,7 +125,7 @@ class Attachment:
                 self.runner.places.note_makers(logits, call.tensors())
             present = told_present(present, self.names, logits.shape[0])
             step = self._step(call, logits, target, present, indices, epoch)
-            self.recorder.keeps_encoders = self.reader.needs_calls or self.reader.needs_outputs
+            self._keep_less()
             self.misfits.refuse_missing(call, present, logits)
         except MatchError:
             self.misfits.refuse_replaced()
@@ -195,6 +195,11 @@ class Attachment:
             leaves = [tensor for _, tensor in tensors(output)]
             ends = [leaf for leaf in leaves if leaf is given] or leaves
             self.reader.resolve(self.reader.narrowed(call, ends), ends)
+        self._keep_less()
+
+    def _keep_less(self) -> None:
+        """Leave it to the features what the encoders returned, once it is known where they are."""
+        self.recorder.keeps_encoders = self.reader.needs_calls or self.reader.needs_outputs
 
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
