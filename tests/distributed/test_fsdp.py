@@ -42,6 +42,14 @@ def within() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(24, 3))
 
 
+class Chained(nn.Sequential):
+    """Two modules in a row, which are named as the head instead of this one."""
+
+
+def chained() -> nn.Module:
+    return Chained(nn.Linear(24, 9), nn.Linear(9, 3))
+
+
 class Case(NamedTuple):
     methods: Callable[[], list[eq.Method]]
     units: str = "encoders, head"
@@ -64,6 +72,8 @@ CASES: dict[str, Case] = {
     "ogm, ablation": Case(lambda: [eq.OGM(0.8)], head=deep),
     "ogm, ablation, root alone": Case(lambda: [eq.OGM(0.8)], "", deep),
     "ogm, linear within": Case(lambda: [eq.OGM(0.8)], head=within),
+    "ogm, modules in a row": Case(lambda: [eq.OGM(0.8)], head=chained),
+    "ogm, modules in a row, root alone": Case(lambda: [eq.OGM(0.8)], "", chained),
     "ogm, probe": Case(lambda: [eq.OGM(0.8, smoothing=0.5)], scores="probe"),
     "ogm-ge": Case(lambda: [eq.OGMGE(0.8)]),
     "ogm-ge, adam": Case(lambda: [eq.OGMGE(0.8)], adam=True),
@@ -103,7 +113,9 @@ def optimise(world: World, case: Case) -> World:
 
 def balance(world: World, case: Case) -> eq.Balancer:
     scores = eq.Probe() if case.scores == "probe" else case.scores
-    return world.balance(*case.methods(), scores=scores, track_every=1)
+    head = world.model.head
+    row = [*head] if isinstance(head, Chained) else head
+    return world.balance(*case.methods(), scores=scores, track_every=1, head=row)
 
 
 def shard(case: Case, dtype: torch.dtype, seed: int = 0, **settings: Any) -> World:
@@ -114,7 +126,9 @@ def shard(case: Case, dtype: torch.dtype, seed: int = 0, **settings: Any) -> Wor
         for encoder in world.encoders.values():
             fully_shard(encoder, **settings)
     if "head" in case.units:
-        fully_shard(world.model.head, **settings)
+        head = world.model.head
+        for part in head if isinstance(head, Chained) else [head]:
+            fully_shard(part, **settings)
     fully_shard(world.model, **settings)
     return optimise(world, case)
 

@@ -180,6 +180,17 @@ class Sharding:
                 squares[index] = torch.linalg.vector_norm(norms).square()
         return squares
 
+    def gather_head(self) -> bool:
+        """Let the head hold its whole parameters, as after a forward that has freed them.
+
+        Returns:
+            Whether it did not before.
+        """
+        gather = self.head is not None and any(is_sharded(p) for p in self.head.parameters())
+        for unit in self._head_units if gather else []:
+            unit.unshard()
+        return gather
+
     @contextlib.contextmanager
     def whole_head(self, keep: bool) -> Iterator[None]:
         """Let the head hold its whole parameters, within a `with` block.
@@ -187,9 +198,7 @@ class Sharding:
         Args:
             keep: leave them so: the backward pass that follows needs them first, and frees them.
         """
-        gather = self.head is not None and any(is_sharded(p) for p in self.head.parameters())
-        for unit in self._head_units if gather else []:
-            unit.unshard()
+        gather = self.gather_head()
         try:
             yield
         finally:
