@@ -72,7 +72,7 @@ CASES: dict[str, Case] = {
     "ogm, ablation": Case(lambda: [eq.OGM(0.8)], head=deep),
     "ogm, ablation, root alone": Case(lambda: [eq.OGM(0.8)], "", deep),
     "ogm, linear within": Case(lambda: [eq.OGM(0.8)], head=within),
-    "ogm, modules in a row": Case(lambda: [eq.OGM(0.8)], head=chained),
+    "ogm, modules in a row": Case(lambda: [eq.OGM(0.8)], "encoders", chained),
     "ogm, modules in a row, root alone": Case(lambda: [eq.OGM(0.8)], "", chained),
     "ogm, probe": Case(lambda: [eq.OGM(0.8, smoothing=0.5)], scores="probe"),
     "ogm-ge": Case(lambda: [eq.OGMGE(0.8)]),
@@ -126,9 +126,7 @@ def shard(case: Case, dtype: torch.dtype, seed: int = 0, **settings: Any) -> Wor
         for encoder in world.encoders.values():
             fully_shard(encoder, **settings)
     if "head" in case.units:
-        head = world.model.head
-        for part in head if isinstance(head, Chained) else [head]:
-            fully_shard(part, **settings)
+        fully_shard(world.model.head, **settings)
     fully_shard(world.model, **settings)
     return optimise(world, case)
 
