@@ -29,6 +29,7 @@ from equimodal.update.noise import NoiseJob, NoiseSource
 from support.examples import ROOT, TWO_RANKS, assert_page_shows_diff, changed_lines, run
 from support.worlds import World, batch, weights
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")
 PIECE = 20  # slices start and end within pieces, whose length is no multiple of what is vectorised
 
 
