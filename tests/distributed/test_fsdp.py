@@ -337,7 +337,9 @@ def refused_on_ranks(rank: int) -> dict[str, Any]:
         results[type(method).__name__] = said(
             lambda method=method: shard(case, torch.float32).balance(method)  # type: ignore[misc]
         )
-    results["Alone"] = said(lambda: World().balance(Alone()))
+    results["Alone"] = said(
+        lambda: World().balance(Alone(), process_group=torch.distributed.group.WORLD)
+    )
 
     # A dimension other than the first: scaled, but no noise.
     settings = {
