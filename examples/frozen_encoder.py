@@ -2,8 +2,8 @@
 
     python examples/frozen_encoder.py [--pretrained NAME] [--steps N]
 
-There is nothing to modulate in a frozen encoder, so methods that act on it refuse it and say what
-to do: leave it out with `modalities=`. Its evidence is taken all the same, and tells the trained
+There is nothing to modulate in a frozen encoder, and a balancer warns of it: unfreeze it later, or
+leave it out with `modalities=`. Its evidence is taken all the same, and tells the trained
 encoder whether it is ahead. Balancing rarely helps here: slowing the only encoder that learns does
 not make the frozen one learn. Look at the evidence, and compare with training plainly.
 
@@ -14,6 +14,7 @@ class for half of the samples, the pixels for all.
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def main() -> None:
-    """Show the refusal, then train with the frozen encoder left out."""
+    """Show the warning, then train with the frozen encoder left out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pretrained", help="name or folder of a text encoder")
     parser.add_argument("--steps", type=int, default=60)
@@ -77,10 +78,9 @@ def main() -> None:
     model = TextAndImage(settings.pretrained).train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     encoders = {"text": model.text, "image": model.image}
-    try:
-        eq.Balancer(eq.OGM(alpha=0.3), model, encoders, model.head, optimizer)
-    except eq.SetupError as error:
-        print(f"refused: {error}")
+    with warnings.catch_warnings(record=True) as said:
+        eq.Balancer(eq.OGM(alpha=0.3), model, encoders, model.head, optimizer).detach()
+    print(f"said: {said[0].message}")
 
     balancer = eq.Balancer(
         eq.OGM(alpha=0.3, modalities=["image"]), model, encoders, model.head, optimizer

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 
 from equimodal.errors import SetupError, unknown
 
@@ -99,6 +100,7 @@ class Modalities:
             )
         self.names = tuple(encoders)
         parts = {name: _parts(model, name, given) for name, given in encoders.items()}
+        _refuse_lazy(parts)
         self.modules = {
             name: tuple(part for part in of if isinstance(part, nn.Module))
             for name, of in parts.items()
@@ -204,6 +206,18 @@ class Modalities:
                 entry = OwnedParameter(names[parameter], parameter, layers[parameter])
                 owned[next(iter(of))].append(entry)
         return owned, tuple(shared)
+
+
+def _refuse_lazy(parts: Mapping[str, Sequence[nn.Module | nn.Parameter]]) -> None:
+    for name, of in parts.items():
+        for part in of:
+            for parameter in part.parameters() if isinstance(part, nn.Module) else [part]:
+                if is_lazy(parameter):
+                    raise SetupError(
+                        f"encoders['{name}'] has lazy modules, whose parameters have no shape yet: "
+                        "run the model once on a batch before the balancer and its optimizer are "
+                        "made"
+                    )
 
 
 def _parts(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module | nn.Parameter, ...]:

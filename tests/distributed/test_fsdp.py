@@ -29,6 +29,7 @@ from equimodal.update import noise
 from support.examples import ROOT, TWO_RANKS, assert_page_shows_diff, changed_lines, run
 from support.worlds import World, batch, weights
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")
 PIECE = 20  # slices start and end within pieces, whose length is no multiple of what is vectorised
 
 
@@ -40,6 +41,14 @@ def deep() -> nn.Module:
 def within() -> nn.Module:
     """A linear head inside a module of the user's."""
     return nn.Sequential(nn.Flatten(), nn.Linear(24, 3))
+
+
+class Chained(nn.Sequential):
+    """Two modules in a row, which are named as the head instead of this one."""
+
+
+def chained() -> nn.Module:
+    return Chained(nn.Linear(24, 9), nn.Linear(9, 3))
 
 
 class Case(NamedTuple):
@@ -64,6 +73,8 @@ CASES: dict[str, Case] = {
     "ogm, ablation": Case(lambda: [eq.OGM(0.8)], head=deep),
     "ogm, ablation, root alone": Case(lambda: [eq.OGM(0.8)], "", deep),
     "ogm, linear within": Case(lambda: [eq.OGM(0.8)], head=within),
+    "ogm, modules in a row": Case(lambda: [eq.OGM(0.8)], "encoders", chained),
+    "ogm, modules in a row, root alone": Case(lambda: [eq.OGM(0.8)], "", chained),
     "ogm, probe": Case(lambda: [eq.OGM(0.8, smoothing=0.5)], scores="probe"),
     "ogm-ge": Case(lambda: [eq.OGMGE(0.8)]),
     "ogm-ge, adam": Case(lambda: [eq.OGMGE(0.8)], adam=True),
@@ -103,7 +114,9 @@ def optimise(world: World, case: Case) -> World:
 
 def balance(world: World, case: Case) -> eq.Balancer:
     scores = eq.Probe() if case.scores == "probe" else case.scores
-    return world.balance(*case.methods(), scores=scores, track_every=1)
+    head = world.model.head
+    row = [*head] if isinstance(head, Chained) else head
+    return world.balance(*case.methods(), scores=scores, track_every=1, head=row)
 
 
 def shard(case: Case, dtype: torch.dtype, seed: int = 0, **settings: Any) -> World:
@@ -324,7 +337,9 @@ def refused_on_ranks(rank: int) -> dict[str, Any]:
         results[type(method).__name__] = said(
             lambda method=method: shard(case, torch.float32).balance(method)  # type: ignore[misc]
         )
-    results["Alone"] = said(lambda: World().balance(Alone()))
+    results["Alone"] = said(
+        lambda: World().balance(Alone(), process_group=torch.distributed.group.WORLD)
+    )
 
     # A dimension other than the first: scaled, but no noise.
     settings = {

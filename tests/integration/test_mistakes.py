@@ -47,7 +47,7 @@ def test_the_head_inside_an_encoder() -> None:
 def test_an_encoder_that_the_optimizer_does_not_train() -> None:
     model = Net()
     optimizer = torch.optim.SGD([*model.encoders["audio"].parameters(), *model.head.parameters()])
-    with pytest.raises(eq.SetupError, match=r"encoders\['visual'\].*optimizer"):
+    with pytest.warns(eq.BalanceWarning, match=r"encoders\['visual'\].*optimizer"):
         eq.Balancer(eq.OGM(), model, model.encoders, model.head, optimizer)
 
 

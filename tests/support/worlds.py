@@ -59,13 +59,17 @@ class World:
         return dict(self.model.encoders.items())
 
     def balance(
-        self, *methods: eq.Method, model: nn.Module | None = None, **settings: Any
+        self,
+        *methods: eq.Method,
+        model: nn.Module | None = None,
+        head: Any = None,
+        **settings: Any,
     ) -> eq.Balancer:
         return eq.Balancer(
             list(methods),
             self.model if model is None else model,
             self.encoders,
-            self.model.head,
+            self.model.head if head is None else head,
             self.optimizer,
             **{"epochs": 100, **self.settings, **settings},
         )

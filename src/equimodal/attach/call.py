@@ -33,6 +33,7 @@ class Call:
         gates: what the features were multiplied by before the head ran, by modality; None where
             nothing could do so.
         near: those of the calls that made the features, where this was asked.
+        held: which parameters the head held, see `Holding`; empty where nobody looked.
     """
 
     inputs: Inputs
@@ -48,6 +49,7 @@ class Call:
     training: bool = True
     compiled: bool = False
     near: Calls | None = None
+    held: tuple[int, ...] = ()
 
     @property
     def encoders(self) -> Ran:

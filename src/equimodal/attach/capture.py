@@ -17,7 +17,10 @@ from equimodal.attach.calls import EncoderCall, Versions, versions
 from equimodal.attach.chain import Chain
 from equimodal.attach.features import Inputs, Path, tensors
 from equimodal.attach.graph import ancestors, depends_on, mark, marked
+from equimodal.attach.held import Holding
+from equimodal.attach.observed import leading
 from equimodal.attach.rerun import copied
+from equimodal.attach.traced import traced
 from equimodal.errors import MatchError, SetupError
 from equimodal.modalities import Modalities
 
@@ -63,7 +66,9 @@ class Recorder:
             ran.
         paused: while True, nothing is recorded.
         observing: while True, forwards without gradients are recorded as well.
-        seen: the forward last observed or compiled, and what it returned.
+        seen: the forward last compiled, and what it returned.
+        several: how often the head ran in the forward last observed.
+        traces: whether what frozen encoders return begins a graph, which tells where it goes.
         called: modalities whose encoder was ever called as a module.
     """
 
@@ -75,6 +80,11 @@ class Recorder:
         self.paused = False
         self.observing = False
         self.seen: tuple[Call, Any] | None = None
+        self.several = 0
+        self.traces: Callable[[], bool] = lambda: False
+        self._frozen = modalities.frozen
+        self._observed: list[tuple[Call, Any]] = []
+        self.holding = Holding(self.boundary, (m for _, m in modalities.encoder_modules()))
         self.called: set[str] = set()
         self._key = object()
         self._entry: Call | None = None
@@ -122,6 +132,7 @@ class Recorder:
             handle.remove()
         self._handles.clear()
         self.seen = self._entry = None
+        self._observed.clear()
         self._forget()
 
     def strip(self, copied: nn.Module, original: nn.Module) -> None:
@@ -195,10 +206,15 @@ class Recorder:
             "forward is remembered"
         )
 
-    def take(self) -> tuple[Call, Any] | None:
-        """Return the forward last observed and what it returned, and forget it."""
+    def take(self, given: Any) -> tuple[Call, Any] | None:
+        """Return the observed forward that led to what was returned, and its output; forget all.
+
+        None where the head did not run, or where it ran several times and nothing tells.
+        """
         seen, self.seen = self.seen, None
-        return seen
+        observed, self._observed = self._observed, []
+        self.several = len(observed)
+        return leading(observed, given) if observed else seen
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -239,19 +255,22 @@ class Recorder:
         if self.head is None:
             self._given, self._changes = ((), {}), None
 
-    def _ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """Record a forward of a module of an encoder."""
         if not self.recording() and not self.runs_frozen(module):
-            return
+            return None
         if torch.compiler.is_compiling():
             # A module that is compiled by itself: the compiler takes this for a frame of its own,
             # and looks into every tensor that is more than passed on here.
             kept = (module, (args, kwargs), output) if self.keeps_encoders else (module,)
             self._calls[name] = [*self._calls[name], kept] if self._inside else [kept]
-            return
+            return None
         if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for _, t in tensors(output)):
-            return  # within vmap: it is one sample's, and gone when vmap returns
+            return None  # within vmap: it is one sample's, and gone when vmap returns
         self.called.add(name)
+        changed = None
+        if self._inside and self.traces() and name in self._frozen():
+            output = changed = traced(output)
         call = EncoderCall(module)
         if self.keeps_encoders:
             call = EncoderCall(module, (args, kwargs), copied(output), versions(output))
@@ -264,6 +283,7 @@ class Recorder:
                 and (torch.is_grad_enabled() or known.module is not module)
             ]
         self._calls[name].append(call)
+        return changed
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Inputs | None:
         if self.head is None:
@@ -325,7 +345,7 @@ class Recorder:
         call = self._entry or self._call((args, kwargs), module.training)
         self._entry = None
         if self.observing:
-            self.seen = (call, output)
+            self._observed.append((call, output))
             return None
         return self._mark(call, output)
 
@@ -340,10 +360,14 @@ class Recorder:
             self._forget()
             outputs = {n: of[0].output for n, of in calls.items() if len(of) == 1}
             seen = ((), outputs)
-            return Call(seen, calls, autocast, versions(seen), given, changes, training=training)
+            held = self.holding.now()
+            return Call(
+                seen, calls, autocast, versions(seen), given, changes, training=training, held=held
+            )
         if not self._inside or torch.compiler.is_compiling():
             self._forget()
-        return Call(inputs, calls, autocast, versions(inputs), training=training)
+        held = () if torch.compiler.is_compiling() else self.holding.now()
+        return Call(inputs, calls, autocast, versions(inputs), training=training, held=held)
 
     def _mark(self, call: Call, output: Any) -> Any:
         """Attach the call to the graph of what the head returned."""

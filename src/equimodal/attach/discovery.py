@@ -40,7 +40,7 @@ def find_layout(
         outputs: for each modality the tensors that its encoder returned, with their graph; an
             empty list for an encoder that did not run.
         frozen: modalities whose encoders have no parameter that requires a gradient: what these
-            return may carry no graph.
+            return may carry no graph, and then it is the input that is left.
         compiled: the call ran in compiled code, whose graph is one node and tells nothing: names
             decide, or the very tensors that the encoders returned.
 
@@ -52,7 +52,10 @@ def find_layout(
     for path, _ in found:
         holder = path[:-1]
         if path[-1] in names and all(name in _keys(inputs, holder) for name in names):
-            return Separate({name: (*holder, name) for name in names})
+            named = Separate({name: (*holder, name) for name in names})
+            if not compiled:
+                refuse_beside([*named.paths.values()], inputs, outputs)
+            return named
     if compiled:
         layout = _match_separate(names, {p: _same(t, outputs) for p, t in found}, outputs, set())
         if layout is None:
@@ -62,7 +65,8 @@ def find_layout(
             )
         return layout
     sources = {path: _sources(tensor, outputs) for path, tensor in found}
-    silent = {name for name in frozen if _leaves_no_graph(outputs[name])}
+    reached = {name for of in sources.values() for name in of}
+    silent = {name for name in frozen if outputs[name] and name not in reached}
     separate = _match_separate(names, sources, outputs, silent)
     if separate is not None:
         return separate
@@ -70,6 +74,7 @@ def find_layout(
         if sources[path]:
             slices = _match_slices(tensor, outputs, silent)
             if slices is not None:
+                refuse_beside([path], inputs, outputs)
                 return Concatenated(path, slices[0], slices[1])
     raise MatchError(_unmatched(names, found, sources, outputs))
 
@@ -101,6 +106,8 @@ def _match_separate(
 ) -> Separate | None:
     paths: dict[str, Path] = {}
     for path, of in sources.items():
+        if len(of) > 1:
+            return None
         if len(of) == 1:
             (name,) = of
             if name in paths:
@@ -113,6 +120,30 @@ def _match_separate(
     elif missing:
         return None
     return Separate(dict(sorted(paths.items(), key=lambda item: list(sources).index(item[1]))))
+
+
+def refuse_beside(
+    places: Collection[Path], inputs: Inputs, outputs: Mapping[str, list[Tensor]]
+) -> None:
+    """Refuse inputs that encoders led to beside the features: they would stay when others go.
+
+    Args:
+        places: of the features among the inputs.
+        inputs: the arguments of one call of the head, with their graph.
+        outputs: for each modality the tensors that its encoder returned.
+
+    Raises:
+        MatchError: there are some.
+    """
+    for path, tensor in tensors(inputs):
+        of = set() if path in places else _sources(tensor, outputs)
+        if of:
+            raise MatchError(
+                f"{spell(path)} of the head, of shape {tuple(tensor.shape)}, is computed from "
+                f"{' and '.join(sorted(of))} too, beside the features themselves: what a modality "
+                "does alone would be read with it in place. Let the head compute it from the "
+                "features, or pass head=None; or say by features= what counts as a feature"
+            )
 
 
 def _match_slices(
@@ -152,11 +183,6 @@ def _match_slices(
             if slices is not None:
                 return dim, slices
     return None
-
-
-def _leaves_no_graph(outputs: list[Tensor]) -> bool:
-    """Whether an encoder ran, and returned nothing that a gradient flows through."""
-    return bool(outputs) and not any(output.requires_grad for output in outputs)
 
 
 def _same(tensor: Tensor, outputs: Mapping[str, list[Tensor]]) -> set[str]:

@@ -82,8 +82,12 @@ class Misfits:
         names = [self._places[part] for part in self._heads]
         return (names[0] if names else None) if len(names) < 2 else names
 
-    def refuse(self, wrapped: nn.Module) -> None:
+    def refuse(self, wrapped: nn.Module, told: bool = False) -> None:
         """Refuse models that hooks do not reach, and heads and encoders that lie in one another.
+
+        Args:
+            wrapped: the model, as it was given.
+            told: whether the user said where the head's inputs hold each feature.
 
         Raises:
             SetupError: it is one.
@@ -101,6 +105,8 @@ class Misfits:
                 self._refuse_within(
                     module, "compiled by torch.jit, and runs no hooks: name plain modules"
                 )
+        if not (told and self._heads):
+            self._refuse_same()
         for name, encoder in self._modalities.encoder_modules():
             for head, said in self._heads.items():
                 if head in set(encoder.modules()):
@@ -113,6 +119,20 @@ class Misfits:
                         f"encoders['{name}'] lies inside the {said} ({type(head).__name__}): name "
                         "the module that only fuses, or pass head=None"
                     )
+
+    def _refuse_same(self) -> None:
+        """Refuse a module of two modalities: which of its calls is of which does not show."""
+        seen: dict[nn.Module, str] = {}
+        for name, module in self._modalities.encoder_modules():
+            other = seen.setdefault(module, name)
+            if other != name:
+                raise SetupError(
+                    f"encoders['{other}'] and encoders['{name}'] name the same module "
+                    f"({type(module).__name__}), and which of its calls is of which modality does "
+                    "not show: give the head and features= that say where each feature is among "
+                    "its inputs, or give each modality a module of its own that calls the shared "
+                    "one"
+                )
 
     def _refuse_within(self, module: nn.Module, what: str) -> None:
         inside = set(module.modules())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from equimodal.attach.call import Call
 from equimodal.attach.calls import Near, together
-from equimodal.attach.discovery import find_layout, told_apart
+from equimodal.attach.discovery import find_layout, refuse_beside, told_apart
 from equimodal.attach.features import (
     Concatenated,
     Features,
@@ -62,6 +62,10 @@ class Reader:
     def needs_outputs(self) -> bool:
         """Whether features are read from what the encoders returned."""
         return self._head is None or isinstance(self.layout, Summed)
+
+    def searches(self) -> bool:
+        """Whether it is still to be found out which input is which modality."""
+        return self.layout is None and self.given is None
 
     def narrowed(self, call: Call, ends: Iterable[Tensor]) -> Call:
         """Return the call with those calls of the encoders alone that made its features."""
@@ -139,4 +143,5 @@ class Reader:
             found = None if call.compiled else find_sum(call.inputs, outputs)
             if found is None:
                 raise
+            refuse_beside([found.path], call.inputs, outputs)
             return found

@@ -110,6 +110,8 @@ class Runner:
             raw = self._reader.read(call, [logits])
             output = self._run(call, raw)
             found = self.places.find(training, output, partial(self._again, call, raw))
+        if self._sharding is not None:
+            self._sharding.gather_head()  # to run it has freed them
         if found is None:
             raise refuse_unplaced(output, training)
         return found

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from equimodal.attach.chain import Chain
 from equimodal.errors import SetupError
 from equimodal.system import ranks
 
@@ -72,7 +73,10 @@ class Sharding:
             if is_sharded(parameter):
                 self._learn(name, parameter)
         self.head = head
-        self._head_units = [] if head is None else list(_holding(head, model, found))
+        parts = head.parts if isinstance(head, Chain) else [] if head is None else [head]
+        self._head_units = list(
+            dict.fromkeys(unit for part in parts for unit in _holding(part, model, found))
+        )
 
     def _learn(self, name: str, parameter: Any) -> None:
         cut = [dim for dim, placed in enumerate(parameter.placements) if not placed.is_replicate()]
@@ -176,6 +180,17 @@ class Sharding:
                 squares[index] = torch.linalg.vector_norm(norms).square()
         return squares
 
+    def gather_head(self) -> bool:
+        """Let the head hold its whole parameters, as after a forward that has freed them.
+
+        Returns:
+            Whether it did not before.
+        """
+        gather = self.head is not None and any(is_sharded(p) for p in self.head.parameters())
+        for unit in self._head_units if gather else []:
+            unit.unshard()
+        return gather
+
     @contextlib.contextmanager
     def whole_head(self, keep: bool) -> Iterator[None]:
         """Let the head hold its whole parameters, within a `with` block.
@@ -183,9 +198,7 @@ class Sharding:
         Args:
             keep: leave them so: the backward pass that follows needs them first, and frees them.
         """
-        gather = self.head is not None and any(is_sharded(p) for p in self.head.parameters())
-        for unit in self._head_units if gather else []:
-            unit.unshard()
+        gather = self.gather_head()
         try:
             yield
         finally:

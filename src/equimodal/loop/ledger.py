@@ -44,6 +44,7 @@ class Ledger:
         evidence: of the micro-batches that were backpropagated since the last step.
         reached: what their losses lead to; None until somebody asks for it.
         modulated: the step between `modulate` and the optimizers' own, or None.
+        restored: whether the evidence was loaded, and its gradients have not been looked at.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Ledger:
         self.evidence = EvidenceSum()
         self.reached: Reached | None = None
         self.modulated: Modulated | None = None
+        self.restored = False
         self._modalities = modalities
         self._optimizers = optimizers
         self._own = own
@@ -106,6 +108,15 @@ class Ledger:
         if not self.evidence.micro_batches or torch.compiler.is_compiling():
             return
         parts = [part for optimizer in self._optimizers for part in self._parts(optimizer)]
+        if self.restored:
+            self.restored = False
+            if all(p.grad is None for part in parts for p in self._candidates(*part)):
+                self.drop()
+                self._notices.once(
+                    "the state that was loaded was saved between micro-batches, whose gradients "
+                    "are not there: its evidence is dropped, and the step begins anew"
+                )
+                return
         if self._fates.of(parts) == {"cleared"}:
             self.drop()
             self._own.clear()

@@ -17,6 +17,7 @@ from equimodal.attach.copying import without_graphs
 from equimodal.attach.features import Features, Given, Inputs, Layout, scaled, tensors
 from equimodal.attach.first import with_a_graph
 from equimodal.attach.handed import TRANSFORMED, handed_on
+from equimodal.attach.held import FOREIGN
 from equimodal.attach.misfits import (
     Head,
     Misfits,
@@ -26,6 +27,7 @@ from equimodal.attach.misfits import (
     refuse_unseen,
     told_present,
 )
+from equimodal.attach.observed import refuse_several
 from equimodal.attach.reader import Reader
 from equimodal.attach.running import Runner
 from equimodal.attach.sharding import find_sharding, refuse_copy
@@ -70,12 +72,13 @@ class Attachment:
         self.scores = scores
         self.recorder = Recorder(self.bare_model, self.modalities, self.head)
         self.misfits = Misfits(self.bare_model, self.modalities, self.head, self.recorder.called)
-        self.misfits.refuse(model)
+        self.misfits.refuse(model, told=features is not None)
         scores.bind(self.modalities.names, self.head)
         self.given = features
         self.reader = Reader(self.modalities, self.head, features, self.misfits)
+        self.recorder.traces = self.reader.searches
         self.runner = Runner(self.bare_model, self.head, self.reader, self.recorder, self.sharding)
-        self._transformed = False
+        self._transformed = ""  # why the head cannot be asked about the user's logits
         self._unlinked = False  # the head gives logits, and the forward makes the outputs of them
 
     @property
@@ -122,7 +125,7 @@ class Attachment:
                 self.runner.places.note_makers(logits, call.tensors())
             present = told_present(present, self.names, logits.shape[0])
             step = self._step(call, logits, target, present, indices, epoch)
-            self.recorder.keeps_encoders = self.reader.needs_calls or self.reader.needs_outputs
+            self._keep_less()
             self.misfits.refuse_missing(call, present, logits)
         except MatchError:
             self.misfits.refuse_replaced()
@@ -145,11 +148,16 @@ class Attachment:
             self._find_layout(run)
         with self.recorder.observe():
             with torch.set_grad_enabled(gradients or self.reader.near.needed):
-                (given, target, *told), seen = run(), self.recorder.take()
-            if seen is not None and not gradients and not self.reader.told(seen):
+                given, target, *told = run()
+            seen = self.recorder.take(given)
+            several = self.recorder.several > 1
+            unseen = not self.reader.told(seen) if seen is not None else several
+            if unseen and not gradients:
                 with torch.enable_grad():  # gradients tell which input is which modality
                     given, target, *told = run()
-                seen = self.recorder.take()
+                seen = self.recorder.take(given)
+        if seen is None and self.recorder.several:
+            raise refuse_several(self.recorder.several)
         if seen is None:
             raise MatchError("the model did not call its head: is this the head that it uses?")
         call, output = seen
@@ -180,13 +188,18 @@ class Attachment:
         """Run the model once with a graph, as in training: only a graph tells the layout."""
         with self.recorder.observe(), with_a_graph(self.model):
             given, *_ = run()
-            seen = self.recorder.take()
+            seen = self.recorder.take(given)
             if seen is None:
                 return
             call, output = seen
             leaves = [tensor for _, tensor in tensors(output)]
             ends = [leaf for leaf in leaves if leaf is given] or leaves
             self.reader.resolve(self.reader.narrowed(call, ends), ends)
+        self._keep_less()
+
+    def _keep_less(self) -> None:
+        """Leave it to the features what the encoders returned, once it is known where they are."""
+        self.recorder.keeps_encoders = self.reader.needs_calls or self.reader.needs_outputs
 
     def copy_model(self) -> nn.Module:
         """Return a deep copy of the model, without a trace of the balancer."""
@@ -252,7 +265,7 @@ class Attachment:
 
     def _question(self, call: Call, logits: Tensor) -> Question:
         if self._transformed:
-            raise MatchError(TRANSFORMED)
+            raise MatchError(self._transformed)
         encoders = {part for _, m in self.modalities.encoder_modules() for part in m.modules()}
         boundary, layout = self.recorder.boundary, self.reader.resolve(call, [logits])
         assert layout is not None
@@ -273,10 +286,12 @@ class Attachment:
         compiled = None if seen is None else dict(tensors(seen[1])).get(call.output)
         link = self.criterion.outputs.link
         handed = handed_on(logits, call, self.recorder._key, compiled, link)
-        self._transformed, self._unlinked = handed == "otherwise", handed == "linked"
+        foreign = self.sharding is None and call.held not in ((), self.recorder.holding.now())
+        self._transformed = FOREIGN if foreign else TRANSFORMED if handed == "otherwise" else ""
+        self._unlinked = handed == "linked"
 
     def _run_head(self, call: Call, features: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         if self._transformed:
-            raise MatchError(TRANSFORMED)
+            raise MatchError(self._transformed)
         given = self.runner.answer(call, self.runner.axes.back(features), shape)
         return given if self._unlinked else self.criterion.outputs.logits(given)

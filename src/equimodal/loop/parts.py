@@ -44,10 +44,11 @@ from equimodal.update.optimizers import (
     Optimizer,
     given_optimizers,
     hook_steps,
-    refuse_untrained,
+    refuse_foreign,
 )
 from equimodal.update.own import Factory, OwnOptimizer, leading, like
 from equimodal.update.separation import Separation
+from equimodal.update.staged import say_untrained
 from equimodal.update.tracking import Tracker
 
 
@@ -107,7 +108,7 @@ class Parts:
         self.names = self.attached.names
         modalities, sharding = self.attached.modalities, self.attached.sharding
         self.process_group = together(model, sharding, process_group)
-        refuse_untrained(modalities, self.optimizers)
+        refuse_foreign(self.attached.bare_model, self.optimizers)
         supplied: set[Need] = {"scores", "encoder inputs", "sample identities"}
         supplied |= set() if train_loader is None else {"training data"}
         supplied |= set() if val_loader is None else {"held-out data"}
@@ -118,6 +119,7 @@ class Parts:
             refuse_stream(train_loader)
         refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)
         self.modulation = Modulation(self.methods.methods, modalities, NoiseSource(seed), sharding)
+        say_untrained(self.modulation, self.optimizers)
         judge(self.optimizers, self.modulation)
         combining = self.methods.owner("combine")
         static = isinstance(model, DistributedDataParallel) and model.static_graph

@@ -115,5 +115,6 @@ def restore(parts: Parts, state: Mapping[str, Any]) -> None:
     parts.modulation.load_state(state["noise"])
     parts.ledger.evidence = EvidenceSum()
     parts.evidence.load_state_dict(state["evidence"])
+    parts.ledger.restored = True
     parts.seed, parts.epoch, parts.steps = state["seed"], state["epoch"], state["steps"]
     parts.modulation.source.seed = state["seed"]

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from equimodal.errors import SetupError, unknown
+from equimodal.errors import SetupError, unknown, warn
 from equimodal.scores.base import Scores
 from equimodal.step import Step
 from equimodal.system.modes import evaluation
@@ -33,6 +33,7 @@ class Ablation(Scores):
         if fill not in ("zero", "mean"):
             raise SetupError(unknown("fill", fill, ("zero", "mean")))
         self.fill = fill
+        self._alone = False  # whether it was said that one sample has no mean
 
     def extra_repr(self) -> str:
         return f"fill={self.fill!r}"
@@ -52,4 +53,11 @@ class Ablation(Scores):
     def _filled(self, feature: Tensor) -> Tensor:
         if self.fill == "zero":
             return torch.zeros_like(feature)
+        if len(feature) == 1 and not (self._alone or torch.compiler.is_compiling()):
+            self._alone = True
+            warn(
+                "a micro-batch of one sample: the mean that stands for the other modalities is the "
+                "sample itself, so that all seem equally good in it, and none is slowed. Take "
+                'larger micro-batches, or scores=eq.Ablation(fill="zero") or eq.Probe()'
+            )
         return feature.detach().mean(dim=0, keepdim=True).expand_as(feature)

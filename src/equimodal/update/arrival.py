@@ -34,7 +34,9 @@ def judge(optimizers: Sequence[Optimizer], modulation: Modulation) -> None:
     """
     for optimizer in optimizers:
         whole = outermost(optimizer)
-        acting = {space: list(_acting(modulation, space, optimizer)) for space in SPACES}
+        acting = {
+            space: list(_acting(modulation, space, optimizer, optimizers)) for space in SPACES
+        }
         if not any(acting.values()):
             continue
         seen = character(whole)
@@ -61,12 +63,15 @@ def judge(optimizers: Sequence[Optimizer], modulation: Modulation) -> None:
 SPACES: tuple[Space, ...] = ("gradient", "update")
 
 
-def _acting(modulation: Modulation, space: Space, optimizer: Optimizer) -> Iterator[Method]:
-    """Yield the methods that put coefficients on what an optimizer holds."""
+def _acting(
+    modulation: Modulation, space: Space, optimizer: Optimizer, optimizers: Sequence[Optimizer]
+) -> Iterator[Method]:
+    """Yield the methods that put coefficients on what an optimizer holds, or may be given later."""
     of_it = held(optimizer)
+    others = held(*optimizers) - of_it  # what none holds may be added to any
     acting: set[int] = set()
     for group in modulation.groups[space]:
-        if any(member.owned.parameter in of_it for member in group.members):
+        if any(member.owned.parameter not in others for member in group.members):
             acting.update(group.scaling)
     for index in sorted(acting):
         method = modulation.methods[index]

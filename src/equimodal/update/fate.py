@@ -184,7 +184,7 @@ class Fates:
 def factor(before: Measures, now: Measures) -> Tensor | None:
     """Return by what one factor gradients were multiplied, shape ``()``; None where some are gone.
 
-    Where they were changed by different factors, or in another way, it is 1.
+    Where they were changed by different factors or in another way, or were zero, it is 1.
 
     Args:
         before: what `Fates.measures` returned.
@@ -198,6 +198,7 @@ def factor(before: Measures, now: Measures) -> Tensor | None:
     alike = (sums - expected).abs() <= ALIKE * expected.abs() + ROUNDING * found
     low, high = factors.nan_to_num(torch.inf).amin(), factors.nan_to_num(-torch.inf).amax()
     one = (alike | factors.isnan()).all() & (high - low <= ALIKE * high)
+    one &= factors.isfinite().any()  # where all gradients were zero, nothing says by what
     return torch.where(one, factors.nanmean(), 1.0)
 
 

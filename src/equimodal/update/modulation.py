@@ -140,24 +140,18 @@ class Modulation:
         return groups
 
     def _selected(self, method: Method, name: str) -> list[OwnedParameter]:
-        owned, trainable = self.modalities.owned[name], self.modalities.trainable(name)
+        owned = self.modalities.owned[name]
         chosen = [each for each in owned if selector(method.selection)(each)]
-        if any(each.parameter.requires_grad for each in chosen):
+        if chosen:
             return chosen  # the frozen ones too: they may be unfrozen later
         where = f"encoders['{name}']"
         leave = (
             f"or leave it out of the method's modalities: {type(method).__name__}(modalities=...)"
         )
-        if trainable:
-            raise SetupError(
-                f"{where} has {len(trainable)} trainable parameters, but none that "
-                f"{type(method).__name__} acts on (parameters={method.selection!r}): choose "
-                f'parameters="all", {leave}'
-            )
         if owned:
             raise SetupError(
-                f"{where} has no trainable parameter: unfreeze it, {leave}. To unfreeze it later, "
-                "make the balancer then"
+                f"{where} has {len(owned)} parameters, but none that {type(method).__name__} acts "
+                f'on (parameters={method.selection!r}): choose parameters="all", {leave}'
             )
         if self.modalities.shared:
             raise SetupError(

@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import SetupError
-from equimodal.modalities import Modalities
 from equimodal.system.hooks import eager, weakly
 from equimodal.update.wrappers import steps, unwrapped
 
@@ -110,18 +109,15 @@ def another(optimizer: Optimizer, parameters: Any) -> Optimizer:
     return made
 
 
-def refuse_untrained(modalities: Modalities, optimizers: Sequence[Optimizer]) -> None:
-    """Refuse an encoder that no optimizer trains.
+def refuse_foreign(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Refuse optimizers of another model.
 
     Raises:
-        SetupError: an encoder has trainable parameters, and none of them is in an optimizer.
+        SetupError: no optimizer holds a parameter of the model.
     """
-    trained = held(*optimizers)
-    for name in modalities.names:
-        trainable = modalities.trainable(name)
-        if trainable and all(owned.parameter not in trained for owned in trainable):
-            raise SetupError(
-                f"encoders['{name}'] has {len(trainable)} trainable parameters, but none of them "
-                "is in the optimizer: make the optimizer of model.parameters(), or pass all "
-                "optimizers as a list"
-            )
+    if not any(trained(model, optimizer) for optimizer in optimizers):
+        raise SetupError(
+            "no parameter of the model is in the optimizer: make the optimizer of "
+            "model.parameters(), of the very model that the balancer is given, or pass all "
+            "optimizers as a list"
+        )

@@ -149,6 +149,8 @@ def _tried(optimizer: Any, closure: bool, coarse: bool = False) -> Character:
         others_gradient=share(others_gradient, others),
         others_update=share(others_update, others),
     )
+    if len(Toy(optimizer).parameters) == 1:  # there are no others to move
+        found = replace(found, others_gradient=1.0, others_update=1.0)
     if not all(math.isfinite(value) for value in vars(found).values()):
         raise ValueError("nothing moved")
     return found

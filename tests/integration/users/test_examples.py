@@ -60,9 +60,9 @@ def test_clip_lora_of_a_pretrained_model(tmp_path: Path) -> None:
     assert "changed: 8 of 8 adapter tensors, 0 others" in printed
 
 
-def test_frozen_encoder_is_refused_left_out_and_scored(tmp_path: Path) -> None:
+def test_frozen_encoder_is_said_left_out_and_scored(tmp_path: Path) -> None:
     printed = run("frozen_encoder.py")
-    assert "refused: encoders['text'] has no trainable parameter: unfreeze it, or leave" in printed
+    assert "said: encoders['text'] has no trainable parameter that OGM acts on" in printed
     assert "37,856 parameters, 0 trainable, 0 modulated" in printed
     evidence = values(printed, "evidence/text")
     assert all(0 < value < 1 for value in evidence)
