@@ -7,8 +7,7 @@
 # Why it matters: cameras, microphones and robots are aligned by such time stamps. After the format is set,
 #   nearest-in-time pairs the wrong frames, and no test on short made-up times shows it. Pass dtype:
 #   `with_format('numpy', dtype=numpy.float64)`, or keep times from the start of the recording.
-# In equimodal: not met yet; `equimodal` aligns media by their own clocks. A reader of `datasets` folders needs
-#   a test with times since 1970.
+# In equimodal: not met yet; media are aligned by their own clocks, and no time stamps are read from tables.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

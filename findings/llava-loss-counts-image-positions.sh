@@ -9,8 +9,8 @@
 # Why it matters: an image takes hundreds of positions, so most of the loss, and of the gradient, is about a
 #   constant. It falls fast and hides that text or image is not learned; image-heavy batches weigh less in text.
 #   Set labels of placeholders to -100.
-# In equimodal: issue of this round: a rule for token losses counts labels that are not ignored; evidence for
-#   models that return a loss.
+# In equimodal: token losses count the labels that are not ignored (tests/integration/test_token_losses.py);
+#   nothing says yet that a user's labels contain placeholders.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

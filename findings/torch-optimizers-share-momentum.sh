@@ -6,8 +6,7 @@
 # Seen with: torch 2.13.0.
 # Why it matters: a method that trains copies of a model from the current state (to measure overfitting, or what
 #   one modality gains) disturbs the run that it measures. Deep-copy the state first.
-# In equimodal: copies of a model and its optimizer are made by deep copies; no test compares momentum of the
-#   original yet.
+# In equimodal: copies of a model are trained with a deep copy of the state (equimodal.epochs.run).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -5,7 +5,7 @@
 # Seen with: transformers 5.24.0 (ViltModel).
 # Why it matters: maps of attention or of gradients over the picture show noise, features cached by place do not
 #   line up, and a check that a model gives the same output twice fails for a model without dropout.
-# In equimodal: a test of the diagnosis is due (issue of this round, models of transformers); not met yet.
+# In equimodal: not met yet; a diagnosis by place needs to know it.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

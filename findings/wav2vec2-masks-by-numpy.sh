@@ -8,8 +8,8 @@
 # Why it matters: a second pass for a coefficient, a score, SAM's ascent or a recomputed forward sees another
 #   sound than the first if only torch's state is put back (as gradient checkpointing does), and a resumed run
 #   needs NumPy's state as well.
-# In equimodal: the state of NumPy is to be kept where that of torch is (equimodal.epochs.randomness); no test
-#   with such a model yet.
+# In equimodal: passes over data put back the states of Python and torch (equimodal.epochs.randomness), not yet
+#   NumPy's; no test with such a model.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
