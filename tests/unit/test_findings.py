@@ -46,7 +46,8 @@ def test_a_script_is_whole(script: Path) -> None:
     assert packages
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*", p) for p in packages), packages
     assert not re.search(r"^\s*(import|from)\s+equimodal\b", text, re.M)
-    assert "index-url" not in text and "find-links" not in text
+    assert "index-url" not in text
+    assert "find-links" not in text
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
@@ -57,7 +58,8 @@ def test_a_script_says_what_it_found(script: Path) -> None:
         line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")
     )
     places = [comment.find(heading) for heading in HEADINGS]
-    assert -1 not in places and places == sorted(places)
+    assert -1 not in places
+    assert places == sorted(places)
     seen = comment[places[2] : places[3]]
     versions = [package.split("==")[1] for package in installed(text)]
     assert any(version in seen for version in versions), seen
