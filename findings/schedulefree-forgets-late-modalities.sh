@@ -5,8 +5,8 @@
 #   that moved it by 1.3, `optimizer.eval()` puts it at 0.08: nearly back where it began.
 # Seen with: schedulefree 1.4.1 (AdamWScheduleFree).
 # Why it matters: an encoder that is frozen at first, or a modality that is missing early on, is validated and
-#   saved almost untrained, and looks like the modality that does not learn. Add the group of an encoder when
-#   its training starts.
+#   saved almost untrained, and looks like the modality that does not learn. Make a new optimizer when its
+#   training starts.
 # In equimodal: the arrival of coefficients with these optimizers is measured (docs/optimizers.md,
 #   tests/integration/test_arrival.py); late starts are not.
 set -euo pipefail
