@@ -25,7 +25,7 @@ import equimodal as eq
 from equimodal import functional
 from equimodal.noise import NoiseJob, NoiseSource
 from equimodal.testing import spawn
-from equimodal.update import noise
+from equimodal import noise
 from support.examples import ROOT, TWO_RANKS, assert_page_shows_diff, changed_lines, run
 from support.worlds import World, batch, weights
 

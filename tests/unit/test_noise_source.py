@@ -11,7 +11,7 @@ from torch import Tensor
 
 import equimodal as eq
 from equimodal.noise import NoiseJob, NoiseSource, mix
-from equimodal.update import noise
+from equimodal import noise
 from support import slow
 
 ONE = torch.ones(())

@@ -272,7 +272,7 @@ class Recorder:
         if self._inside and self.traces() and name in self._frozen():
             output = changed = traced(output)
         call = EncoderCall(module)
-        if self.keeps_encoders:
+        if self.keeps_encoders or self.observing:
             call = EncoderCall(module, (args, kwargs), copied(output), versions(output))
         if not self._inside:  # by hand, and no head may ever follow: they must not pile up
             call = replace(call, weights=_weights(module))

@@ -185,7 +185,7 @@ av.open = open_
 
 
 def test_a_decoder_that_crashes_or_hangs_and_a_mistake(source: Path, tmp_path: Path) -> None:
-    """Twice at one clip: it is left out; once at another: it is not; a mistake: it surfaces."""
+    """Twice at one clip: it is left out; once at another: it is not; a mistake is its row."""
     once, corrected, out = tmp_path / "once", tmp_path / "corrected", tmp_path / "out"
     options: dict[str, Any] = {"allow_missing": 0.1, "time_limit": 1.0}
     (tmp_path / "site").mkdir()
@@ -194,11 +194,11 @@ def test_a_decoder_that_crashes_or_hangs_and_a_mistake(source: Path, tmp_path: P
     )
     listing = listed(source)
 
-    error = Started(listing, out, tmp_path / "site", **options).end()
-    assert isinstance(error, RuntimeError)
-    assert "train-00000-of-00002:\nTraceback" in str(error)
-    assert "ZeroDivisionError: never heard of" in str(error)
-    assert not [name for name in files_of(out) if "partial" in name]
+    wrong = tmp_path / "wrong"
+    error = Started(listing, wrong, tmp_path / "site", **options).end()
+    assert "3 of 20 clips" in str(error)
+    assert "ZeroDivisionError: never heard of" in (wrong / "failures.csv").read_text()
+    assert not [name for name in files_of(wrong) if "partial" in name]
 
     corrected.touch()
     summary = Started(listing, out, tmp_path / "site", workers=2, **options).end()
