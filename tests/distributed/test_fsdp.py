@@ -22,10 +22,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard
 
 import equimodal as eq
-from equimodal import functional
+from equimodal import functional, noise
 from equimodal.noise import NoiseJob, NoiseSource
 from equimodal.testing import spawn
-from equimodal import noise
 from support.examples import ROOT, TWO_RANKS, assert_page_shows_diff, changed_lines, run
 from support.worlds import World, batch, weights
 

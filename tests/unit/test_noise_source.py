@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import equimodal as eq
-from equimodal.noise import NoiseJob, NoiseSource, mix
 from equimodal import noise
+from equimodal.noise import NoiseJob, NoiseSource, mix
 from support import slow
 
 ONE = torch.ones(())

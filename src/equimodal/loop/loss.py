@@ -33,7 +33,8 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     if alone is not None and alone.scored:
         step.run_scores = alone.predict_unimodal
     if parts.shapes is None:
-        parts.attached.modalities.refuse_changed()
+        if parts.attached.sharding is None:  # fully_shard exchanges parameters in every forward
+            parts.attached.modalities.refuse_changed()
         refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)
     terms = parts.methods.terms(step)

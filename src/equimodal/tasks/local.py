@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing import forkserver
@@ -22,6 +23,7 @@ from equimodal.tasks.lock import Lock
 from equimodal.tasks.task import DONE, NO_ROOM, WRITTEN, Task, perform
 
 TRIES = 3  # to start a process
+PAUSE = 0.1  # seconds between them
 
 
 class Local:
@@ -85,9 +87,12 @@ class Local:
                     process.start()
                     self.processes[process.sentinel] = process, task
                 return
-            except (EOFError, OSError):  # it was killed before it could say its number
+            except (EOFError, OSError):
+                # It was killed before it could say its number, or what forks it was, which takes
+                # a moment to be known.
                 if tries == TRIES - 1:
                     raise
+                time.sleep(PAUSE)
 
 
 def _context(preload: Sequence[str]) -> Any:
