@@ -52,10 +52,7 @@ def find_layout(
     for path, _ in found:
         holder = path[:-1]
         if path[-1] in names and all(name in _keys(inputs, holder) for name in names):
-            named = Separate({name: (*holder, name) for name in names})
-            if not compiled:
-                refuse_beside([*named.paths.values()], inputs, outputs)
-            return named
+            return Separate({name: (*holder, name) for name in names})
     if compiled:
         layout = _match_separate(names, {p: _same(t, outputs) for p, t in found}, outputs, set())
         if layout is None:
