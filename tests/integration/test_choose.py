@@ -123,6 +123,7 @@ def score(model: torch.nn.Module, loader: Any) -> float:
     return float(stranger.macro_recall(outputs, targets))
 
 
+@pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
 @pytest.mark.parametrize("label", ["joint", "multi-loss", *FEW])
 def test_the_pasted_line_trains_to_the_same_numbers(whole: Choice, label: str) -> None:
     names = [name for name in results(whole.folder) if name.startswith(f"{label}-")]

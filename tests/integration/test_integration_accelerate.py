@@ -9,6 +9,7 @@ from typing import Any
 import accelerate
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
 
@@ -59,7 +60,9 @@ class Accelerated:
         optimizer = self.world.optimizer
         self.schedule = schedule(optimizer)
         if not late:
-            self.balancer = self.world.balance(make())
+            # It is made before the model is wrapped, so that it has to be told who trains together.
+            told = {} if ranks == 1 else {"process_group": dist.group.WORLD}
+            self.balancer = self.world.balance(make(), **told)
         self.model, self.optimizer, self.loader = self.accelerator.prepare(
             self.world.model, optimizer, loader(ranks)
         )
@@ -201,6 +204,12 @@ def test_accelerate_refuses_to_clip_what_is_unscaled_already(
 def test_compiled_by_accelerate() -> None:
     accelerated = Accelerated(ogm_ge, dynamo_backend="eager")
     assert accelerated.model is not accelerated.world.model
+    with pytest.raises(eq.MatchError, match=r"does not show in a compiled forward"):
+        accelerated.train()
+    accelerated = Accelerated(ogm_ge, dynamo_backend="eager")
+    accelerated.balancer.attached.recorder.seen = None
+    with torch.compiler.set_stance("force_eager"):
+        accelerated.balancer.check(batch(4))  # shows the graph
     torch.testing.assert_close(accelerated.train(), Loop(ogm_ge).train(), rtol=1e-9, atol=1e-10)
 
 

@@ -328,10 +328,8 @@ def test_under_a_gradient_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_compiled_by_the_trainer(tmp_path: Path) -> None:
     compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
     trainer = trainer_for(tmp_path, ogm_ge, arguments=compiled)
-    trainer.train()
-    assert trainer.model_wrapped is not trainer.model
-    torch.testing.assert_close(found(trainer), Loop(ogm_ge).train(), rtol=1e-9, atol=1e-10)
-    assert hooks(trainer) == 0
+    with pytest.raises(eq.MatchError, match=r"does not show in a compiled forward.*features="):
+        trainer.train()  # nothing has run before that shows the graph
 
 
 def test_a_model_compiled_before_is_refused(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def trained(
     encoders = {"audio": model.audio, "visual": model.visual}
     balancer = eq.Balancer(
         method, model, encoders, model.head, optimizer,
-        criterion=criterion, track_every=1, **settings,
+        criterion=criterion, track_every=1, epochs=2, **settings,
     )  # fmt: skip
     for seed in range(6):
         audio, visual, y = batch(seed)

@@ -211,7 +211,7 @@ def test_without_gradients_nothing_is_recorded() -> None:
 )
 def test_methods_that_read_logits_are_refused_by_name(method: type[eq.Method]) -> None:
     world = World()
-    balancer = world.balance(method())
+    balancer = world.balance(method(), epochs=2)
     with pytest.raises(eq.MatchError, match=rf"^{method.__name__} reads logits.*came without"):
         balancer.loss(losses=world.losses(*batch()))
 

@@ -216,6 +216,6 @@ def staged(name: str, frozen: bool) -> Tensor:
                 p.grad = None
         optimizer.step()
         optimizer.zero_grad()
-    if name not in ("unimodal", "reconboost"):  # which train the other modality
+    if name not in ("unimodal", "reconboost", "data-remixing"):  # which may train the other alone
         assert any(not torch.equal(p, was) for p, was in zip(visual, start, strict=True))
     return weights(model, balancer)

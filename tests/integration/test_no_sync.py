@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 import equimodal as eq
+from equimodal.attach.features import Concatenated
 from equimodal.loop.notices import Notices
 from support.worlds import World
 
@@ -38,6 +39,9 @@ def on_device(scores: Any, *methods: eq.Method, adam: bool = False) -> tuple[Wor
     )
     features = {"audio": slice(0, 8), "visual": slice(8, 16)}
     balancer = world.balance(*methods, scores=scores, features=features, track_every=1)
+    # Found out in the first step alone, as what is chosen below.
+    cuts = {"audio": (0, 8), "visual": (8, 8)}
+    balancer.attached.layout = Concatenated((0, 0), 1, cuts)
     if scores == "auto":  # chosen in the first step alone
         balancer.scores.chosen = balancer.scores.split
         balancer.scores.split._linear = (world.model.head,)

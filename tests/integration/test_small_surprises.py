@@ -37,7 +37,7 @@ class Pair(nn.Module):
 def stepped(model: Pair, method: eq.Method, keep: bool, silent: bool) -> Tensor:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     encoders = {"text": model.text, "image": model.image}
-    balancer = eq.Balancer(method, model, encoders, model.head, optimizer)
+    balancer = eq.Balancer(method, model, encoders, model.head, optimizer, epochs=2)
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         ids = torch.randint(20, (6, 4), generator=generator)

@@ -29,7 +29,7 @@ def trained(sparse: bool, method: eq.Method) -> tuple[Tensor, dict[str, float]]:
     model = Bags(sparse)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     encoders = {"text": model.text, "video": model.video}
-    balancer = eq.Balancer(method, model, encoders, model.head, optimizer, track_every=1)
+    balancer = eq.Balancer(method, model, encoders, model.head, optimizer, track_every=1, epochs=2)
     draws = torch.Generator().manual_seed(1)
     for _ in range(3):
         words = torch.randint(20, (8, 4), generator=draws)  # some come twice

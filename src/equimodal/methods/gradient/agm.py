@@ -52,7 +52,7 @@ class AGM(Method):
     combines_rest = True
     modulates = False
     single_pass = True
-    capabilities = Capabilities(backwards="M - 1; none with micro_batches=1")
+    capabilities = Capabilities(backwards="M - 1")
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class MMPareto(Method):
     name = "mmpareto"
     search = searched(gamma=Log(1.0, 4.0))
     source = "Wei and Hu, ICML 2024"
-    capabilities = Capabilities(backwards="M + 1")
+    capabilities = Capabilities(backwards="M")
 
     def __init__(self, gamma: float = 1.5, *, conflict: Conflict | None = None) -> None:
         super().__init__()
