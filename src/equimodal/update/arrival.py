@@ -50,8 +50,9 @@ def judge(optimizers: Sequence[Optimizer], modulation: Modulation) -> None:
         for method in acting["gradient"]:
             if seen.cancels and method.graded:
                 warn(_cancelled(name, method, seen))
-        if seen.couples:
-            far = seen.others_update if acting["update"] else seen.others_gradient
+        moved = {"gradient": seen.others_gradient, "update": seen.others_update}
+        far = max((moved[space] for space in SPACES if acting[space]), key=_apart, default=1.0)
+        if _apart(far) > 0.05:
             warn(
                 f"{name} finds its step size from all parameters together: where one encoder is "
                 f"throttled, the others move differently too ({far:.2f} times as far in a trial). "
@@ -61,6 +62,10 @@ def judge(optimizers: Sequence[Optimizer], modulation: Modulation) -> None:
 
 
 SPACES: tuple[Space, ...] = ("gradient", "update")
+
+
+def _apart(times: float) -> float:
+    return abs(times - 1)
 
 
 def _acting(
