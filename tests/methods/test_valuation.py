@@ -632,7 +632,8 @@ def test_a_run_that_goes_on_in_another_process_is_the_same_bit_for_bit(
 def shares(rank: int, odd: bool) -> tuple[list[int], Tensor]:
     """What each rank is given of an order, and what it holds for a valuation of its own noise."""
     world, loader = World(), loaders()
-    balancer = world.balance(SampleValuation(warm_up=0), train_loader=loader)
+    group = torch.distributed.group.WORLD  # nothing else says so: the model is not wrapped
+    balancer = world.balance(SampleValuation(warm_up=0), train_loader=loader, process_group=group)
     method = balancer.methods.methods[0]
     phi = torch.ones(2, SAMPLES)
     phi[0, :3] = 0.5 if odd else 1.5
