@@ -8,7 +8,7 @@ itself, out of reach of the garbage collector.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -22,84 +22,60 @@ def mark(tensor: Tensor, key: object, record: object) -> None:
     node.metadata.setdefault(key, {})[tensor.output_nr] = record
 
 
-def marked(tensor: Tensor, key: object) -> list[Any]:
-    """Return the records under the key that are nearest upstream of the tensor, each once."""
-    records: list[Any] = []
-    seen = set()
-    edges: list[tuple[Any, int]] = [(tensor.grad_fn, tensor.output_nr)]
-    while edges:
-        edge = edges.pop()
-        node, output = edge
-        if node is None or edge in seen:
-            continue
-        seen.add(edge)
-        record = node.metadata.get(key, {}).get(output)
-        if record is None:
-            edges.extend(node.next_functions)
-        elif all(record is not other for other in records):
-            records.append(record)
-    return records
+def upstream(
+    tensors: Iterable[Tensor], stops: Callable[[Edge], object] = lambda edge: False
+) -> Iterator[Edge]:
+    """Yield every edge upstream of the tensors, each once.
 
-
-def nearest(ends: Iterable[Tensor], edges: Container[Edge]) -> set[Edge]:
-    """Return which of the edges are met first on the ways upstream from the tensors."""
-    met, seen = set(), set()
-    todo: list[Edge] = [(tensor.grad_fn, tensor.output_nr) for tensor in ends]
+    Args:
+        tensors: with their graph; their own edges are yielded too.
+        stops: whether to go no further than an edge.
+    """
+    seen: set[Edge] = set()
+    todo: list[Edge] = [(tensor.grad_fn, tensor.output_nr) for tensor in tensors]
     while todo:
         edge = todo.pop()
         if edge[0] is None or edge in seen:
             continue
         seen.add(edge)
-        if edge in edges:
-            met.add(edge)
-        else:
+        yield edge
+        if not stops(edge):
             todo.extend(edge[0].next_functions)
-    return met
+
+
+def marked(tensor: Tensor, key: object) -> list[Any]:
+    """Return the records under the key that are nearest upstream of the tensor, each once."""
+
+    def record(edge: Edge) -> Any:
+        node, output = edge
+        return node.metadata.get(key, {}).get(output)
+
+    records: list[Any] = []
+    for edge in upstream([tensor], lambda edge: record(edge) is not None):
+        found = record(edge)
+        if found is not None and all(found is not other for other in records):
+            records.append(found)
+    return records
+
+
+def nearest(ends: Iterable[Tensor], edges: Container[Edge]) -> set[Edge]:
+    """Return which of the edges are met first on the ways upstream from the tensors."""
+    return {edge for edge in upstream(ends, lambda edge: edge in edges) if edge in edges}
 
 
 def parameters_behind(ends: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> set[Tensor]:
     """Return the leaves that the tensors were computed from, not beyond where to stop."""
     stop = list(stop)
     stops = {(tensor.grad_fn, tensor.output_nr) for tensor in stop}
-    found: set[Tensor] = set()
-    seen = set(stops)
-    todo: list[Edge] = [(tensor.grad_fn, tensor.output_nr) for tensor in ends]
-    while todo:
-        edge = todo.pop()
-        if edge[0] is None or edge in seen:
-            continue
-        seen.add(edge)
-        leaf = getattr(edge[0], "variable", None)
-        if leaf is not None:
-            found.add(leaf)
-        todo.extend(edge[0].next_functions)
-    return found - set(stop)
+    leaves = (getattr(node, "variable", None) for node, _ in upstream(ends, stops.__contains__))
+    return {leaf for leaf in leaves if leaf is not None} - set(stop)
 
 
 def ancestors(tensors: Iterable[Tensor]) -> set[Any]:
     """Return the nodes of the graph that these tensors were computed by."""
-    seen: set[Any] = set()
-    nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
-    while nodes:
-        node = nodes.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            nodes.extend(following for following, _ in node.next_functions)
-    return seen
+    return {node for node, _ in upstream(tensors)}
 
 
 def depends_on(tensor: Tensor, source: Tensor) -> bool:
     """Whether the tensor was computed from the source (or by the same compiled graph)."""
-    if tensor is source:
-        return True
-    seen = set()
-    nodes: list[Any] = [tensor.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        if node is source.grad_fn:
-            return True
-        seen.add(node)
-        nodes.extend(following for following, _ in node.next_functions)
-    return False
+    return tensor is source or any(node is source.grad_fn for node, _ in upstream([tensor]))
