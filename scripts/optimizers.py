@@ -226,7 +226,7 @@ def said(case: Case) -> str:
         for word, holds in (
             ("gradient: said", seen.cancels),
             ("update: refused", seen.keeps_weights),
-            ("moves others: said", seen.couples),
+            ("moves others: said", seen.coupling(("gradient", "update")) is not None),
         )
         if holds
     )

@@ -50,9 +50,8 @@ def judge(optimizers: Sequence[Optimizer], modulation: Modulation) -> None:
         for method in acting["gradient"]:
             if seen.cancels and method.graded:
                 warn(_cancelled(name, method, seen))
-        moved = {"gradient": seen.others_gradient, "update": seen.others_update}
-        far = max((moved[space] for space in SPACES if acting[space]), key=_apart, default=1.0)
-        if _apart(far) > 0.05:
+        far = seen.coupling(space for space in SPACES if acting[space])
+        if far is not None:
             warn(
                 f"{name} finds its step size from all parameters together: where one encoder is "
                 f"throttled, the others move differently too ({far:.2f} times as far in a trial). "
@@ -62,10 +61,6 @@ def judge(optimizers: Sequence[Optimizer], modulation: Modulation) -> None:
 
 
 SPACES: tuple[Space, ...] = ("gradient", "update")
-
-
-def _apart(times: float) -> float:
-    return abs(times - 1)
 
 
 def _acting(

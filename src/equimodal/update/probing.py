@@ -6,13 +6,14 @@ import contextlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from equimodal.method import Space
 from equimodal.update.toys import Toy
 from equimodal.update.wrappers import innermost, within
 
@@ -55,10 +56,18 @@ class Character:
         """Whether a constant factor on gradients arrives as another one."""
         return not 0.7 < self.gradient / FACTOR < 1.5
 
-    @property
-    def couples(self) -> bool:
-        """Whether throttling one modality moves the others differently."""
-        return any(abs(each - 1) > 0.05 for each in (self.others_gradient, self.others_update))
+    def coupling(self, spaces: Iterable[Space]) -> float | None:
+        """Return how many times as far other weights move where one modality is throttled.
+
+        Args:
+            spaces: in which it is.
+
+        Returns:
+            The number that is furthest from 1; None where they move as far as without.
+        """
+        moved = {"gradient": self.others_gradient, "update": self.others_update}
+        far = max((moved[space] for space in spaces), key=lambda each: abs(each - 1), default=1.0)
+        return far if abs(far - 1) > 0.05 else None
 
 
 def character(optimizer: Any) -> Character | None:
