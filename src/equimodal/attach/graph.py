@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-Edge = tuple[Any, int]
+from equimodal.system.nodes import Edge
 
 
 def mark(tensor: Tensor, key: object, record: object) -> None:

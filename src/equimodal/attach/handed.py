@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from equimodal.attach.call import Call
+from equimodal.system.nodes import SINK, TURNING, operation, sources, turned
 
 TRANSFORMED = (
     "the logits given to balancer.loss are not what the head returned, so running the head on "
@@ -16,12 +17,10 @@ TRANSFORMED = (
 # What changes neither values nor their order. Under static_graph, DDP has a node of its own.
 REARRANGING = {
     "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Alias", "Clone", "ToCopy",
-    "_DDPSink",
+    SINK,
 }  # fmt: skip
 PICKING = {"Select", "Slice", "Split", "SplitWithSizes", "Unbind"}  # where all elements are kept
 KEEPING_OFF = {"Clamp", "ClampMin", "ClampMax"}  # probabilities, from the ends of their range
-TURNING = {"T", "Transpose", "Permute"}
-
 
 Handed = Literal["as it is", "linked", "otherwise"]
 
@@ -56,52 +55,32 @@ def handed_on(
             return found if ours else "otherwise"
         if compiled is not None and (node, output) == (compiled.grad_fn, compiled.output_nr):
             return found
-        sources = [edge for edge in node.next_functions if edge[0] is not None]
-        if node.name() == "_DDPSinkBackward":  # it hands on every output of the model
-            edges = node.next_functions
-            sources = [edges[len(edges) - len(node._input_metadata) + output]]
-        kind = node.name().rpartition("::")[2].partition("Backward")[0]
+        edges = [edge for edge in sources(node, output) if edge[0] is not None]
+        kind = operation(node)
         if link is not None and kind == link and found == "as it is":
             found = "linked"
-        elif kind in TURNING and len(sources) == 1:
-            order = _turned(order, node, kind)
+        elif kind in TURNING and len(edges) == 1:
+            order = _turned(order, node)
         elif link is not None and found == "as it is" and kind in KEEPING_OFF:
             pass
-        elif (
-            len(sources) != 1
-            or not _keeps(node, kind)
-            or (order != sorted(order) and kind != "_DDPSink")
-        ):
+        elif len(edges) != 1 or not _keeps(node, kind) or (order != sorted(order) and kind != SINK):
             return "otherwise"
-        ((node, output),) = sources
+        ((node, output),) = edges
     return "otherwise"
 
 
-def _turned(order: list[int], node: Any, kind: str) -> list[int]:
+def _turned(order: list[int], node: Any) -> list[int]:
     """Return where each dimension was before a node that exchanges some; of length 1 none counts.
 
     Args:
         order: where each dimension is after it.
         node: of the graph.
-        kind: its name.
     """
     shape = node._input_metadata[0].shape  # of what it returned
-    rank = len(shape)
-    places = list(range(rank))
-    if kind == "Permute":
-        places = [_signed(dim) % rank for dim in node._saved_dims]
-    else:
-        pair = (0, 1) if kind == "T" else (node._saved_dim0, node._saved_dim1)
-        first, second = (_signed(dim) % rank for dim in pair)
-        places[first], places[second] = second, first
-    long = [place for place, size in zip(places, shape, strict=True) if size > 1]
+    places = zip(turned(node, len(shape)), shape, strict=True)
+    long = [place for place, size in places if size > 1]
     among = [sorted(long).index(place) for place in long]
     return [among[dim] for dim in order] if len(among) == len(order) else [-1]
-
-
-def _signed(dim: int) -> int:
-    """Return a dimension that the graph keeps as an unsigned number."""
-    return dim - 2**64 if dim >= 2**63 else dim
 
 
 def _keeps(node: Any, kind: str) -> bool:

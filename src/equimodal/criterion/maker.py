@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from equimodal.system.nodes import SINK, TURNING, operation, signed, sources, turned
+
 Made = Literal["logits", "log-probabilities", "probabilities"]
 
 # What only moves or copies numbers, or keeps probabilities from the ends of their range.
 THROUGH = {
-    "View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Alias", "Transpose",
-    "Permute", "T", "Clone", "ToCopy", "Select", "Slice", "Expand", "Clamp", "ClampMin", "_DDPSink",
+    "View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Alias", "Clone",
+    "ToCopy", "Select", "Slice", "Expand", "Clamp", "ClampMin", SINK, *TURNING,
 }  # fmt: skip
 LINEAR = {"Addmm", "Mm", "Bmm", "Baddbmm", "Addbmm", "Convolution", "Linear", "Addmv", "Mv"}
 
@@ -43,29 +44,27 @@ def maker(outputs: Tensor) -> Maker:
 
 def _made(node: Any, output: int) -> Maker:
     """Return what made one output of a node."""
-    name = re.sub(r"Backward\d*$", "", node.name())
+    name = operation(node)
     kinds: dict[str, Made] = {"LogSoftmax": "log-probabilities", "Softmax": "probabilities"}
     if name in kinds:
         rank = len(_shape(node, 0) or ())
-        return Maker(name, kinds[name], _signed(node._saved_dim) % rank if rank else None)
+        return Maker(name, kinds[name], signed(node._saved_dim) % rank if rank else None)
     if name in ("Sigmoid", "LogSigmoid"):
         return Maker(name, "probabilities" if name == "Sigmoid" else "log-probabilities")
     if name in LINEAR:
         return Maker(f"a linear layer ({name})", "logits")
     if name not in THROUGH and name not in ("Log", "Exp"):
         return Maker(name)
-    edges = node.next_functions
-    place = len(edges) - len(node._input_metadata) + output if name == "_DDPSink" else 0
-    before, number = edges[place] if 0 <= place < len(edges) else (None, 0)
+    before, number = next(iter(sources(node, output)), (None, 0))
     if before is None:
         return Maker(name)
     made = _made(before, number)
     if name in ("Log", "Exp"):
-        turned: dict[tuple[str, Made | None], Made] = {
+        kinds_of: dict[tuple[str, Made | None], Made] = {
             ("Log", "probabilities"): "log-probabilities",
             ("Exp", "log-probabilities"): "probabilities",
         }
-        kind = turned.get((name, made.kind))
+        kind = kinds_of.get((name, made.kind))
         return Maker(name) if kind is None else replace(made, kind=kind)
     if made.classes is None:
         return made
@@ -80,12 +79,8 @@ def _moved(
     if before is None or after is None:
         return dim
     rank = len(before)
-    if name == "Permute":
-        return [_signed(d) % rank for d in node._saved_dims].index(dim)
-    if name in ("Transpose", "T"):
-        first, second = (0, 1) if name == "T" else (node._saved_dim0, node._saved_dim1)
-        pair = [_signed(first) % rank, _signed(second) % rank]
-        return pair[1 - pair.index(dim)] if dim in pair else dim
+    if name in TURNING:
+        return turned(node, rank).index(dim)
     tail = rank - dim
     if len(after) >= tail and after[len(after) - tail :] == before[dim:]:
         return len(after) - tail
@@ -95,8 +90,3 @@ def _moved(
 def _shape(node: Any, output: int) -> tuple[int, ...] | None:
     metadata = getattr(node, "_input_metadata", None)
     return tuple(metadata[output].shape) if metadata and output < len(metadata) else None
-
-
-def _signed(dim: int) -> int:
-    """Return a dimension that the graph keeps as an unsigned number."""
-    return dim - 2**64 if dim >= 2**63 else dim

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Node = Any  # of torch's autograd graph, which has no public type
-REENTRANT = "CheckpointFunctionBackward"  # it recomputes parameters that the graph does not show
-SINK = "_DDPSinkBackward"  # DistributedDataParallel lays it over all outputs of the model at once
+from equimodal.system.nodes import SINK, Edge, Node, operation, sources
+
+REENTRANT = "CheckpointFunction"  # it recomputes parameters that the graph does not show
 
 
 @dataclass
@@ -62,12 +62,12 @@ def reached(loss: Tensor, barrier: Collection[Node] = ()) -> Reached:
     for node in _walk([(loss.grad_fn, loss.output_nr)], set(barrier), compiled):
         if _parameter(node) is not None:
             found.surely.add(_parameter(node))
-        found.hidden |= node.name() == REENTRANT
-    behind = [(following, nr) for node in compiled for following, nr in node.next_functions]
+        found.hidden |= operation(node) == REENTRANT
+    behind = [edge for node in compiled for edge in node.next_functions]
     for node in _walk(behind, set(barrier)):
         if _parameter(node) is not None:
             found.within.add(_parameter(node))
-        found.hidden |= node.name() == REENTRANT
+        found.hidden |= operation(node) == REENTRANT
     found.within -= found.surely
     return found
 
@@ -76,7 +76,7 @@ def reaches(loss: Tensor, parameters: Collection[nn.Parameter], barrier: Collect
     """Whether a loss leads to any of these parameters, or may, past a barrier of nodes."""
     wanted = set(parameters)
     for node in _walk([(loss.grad_fn, loss.output_nr)], set(barrier)):
-        if _parameter(node) in wanted or node.name() == REENTRANT:
+        if _parameter(node) in wanted or operation(node) == REENTRANT:
             return True
     return False
 
@@ -84,16 +84,16 @@ def reaches(loss: Tensor, parameters: Collection[nn.Parameter], barrier: Collect
 def hides(term: Tensor, barrier: Collection[Node] = ()) -> bool:
     """Whether a tensor leads to what reentrant checkpointing recomputes, past a barrier."""
     nodes = _walk([(term.grad_fn, term.output_nr)], set(barrier))
-    return any(node.name() == REENTRANT for node in nodes)
+    return any(operation(node) == REENTRANT for node in nodes)
 
 
 def crosses_sink(term: Tensor) -> bool:
     """Whether a backward pass of this term goes through the sink of DistributedDataParallel."""
-    return any(node.name() == SINK for node in _walk([(term.grad_fn, term.output_nr)], set()))
+    return any(operation(node) == SINK for node in _walk([(term.grad_fn, term.output_nr)], set()))
 
 
 def _walk(
-    edges: list[tuple[Node, int]], barrier: set[Node], compiled: list[Node] | None = None
+    edges: list[Edge], barrier: set[Node], compiled: list[Node] | None = None
 ) -> Iterator[Node]:
     """Yield every node once, by each of its outputs that is asked for.
 
@@ -102,15 +102,14 @@ def _walk(
         barrier: nodes to stop at.
         compiled: stop at compiled code too, and note it here.
     """
-    seen: set[tuple[Node, int]] = set()
+    seen: set[Edge] = set()
     edges = list(edges)
     while edges:
         edge = edges.pop()
         node, output = edge
         if node is None or node in barrier:
             continue
-        sink = node.name() == SINK  # it hands every output on, each by itself
-        edge = (node, output if sink else 0)
+        edge = (node, output if operation(node) == SINK else 0)
         if edge in seen:
             continue
         seen.add(edge)
@@ -118,8 +117,7 @@ def _walk(
             compiled.append(node)
             continue
         yield node
-        following = node.next_functions
-        edges.extend(following[output : output + 1] if sink else following)
+        edges.extend(sources(node, output))
 
 
 def _parameter(node: Node) -> Any:
