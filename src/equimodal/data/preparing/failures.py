@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +11,7 @@ from equimodal.data.layouts.clip import Failure
 from equimodal.data.preparing.folder import FAILURES
 from equimodal.data.preparing.plan import SPLITS, Plan
 from equimodal.data.preparing.record import Record
-from equimodal.system.files import write_whole
+from equimodal.data.preparing.tables import first_words, write_table
 
 COLUMNS = ("id", "path", "split", "reason")
 EXAMPLES = 3
@@ -31,11 +29,7 @@ def in_order(plan: Plan, records: Iterable[Record]) -> list[Failure]:
 
 def write(folder: Path, failures: Iterable[Failure]) -> None:
     """Write failures.csv."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(each, name) for name in COLUMNS] for each in failures)
-    write_whole(folder / FAILURES, lines.getvalue())
+    write_table(folder / FAILURES, COLUMNS, failures)
 
 
 def reasons(failures: Iterable[Failure]) -> Counter[str]:
@@ -44,7 +38,7 @@ def reasons(failures: Iterable[Failure]) -> Counter[str]:
     >>> reasons([Failure("a", "a.mp4", "train", "truncated: 1.20 s of 3.00 s")])
     Counter({'truncated': 1})
     """
-    return Counter(failure.reason.split(":")[0] for failure in failures)
+    return first_words(failure.reason for failure in failures)
 
 
 def judge(folder: Path, plan: Plan, failures: Sequence[Failure], allowed: float) -> None:

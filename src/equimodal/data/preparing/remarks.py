@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from equimodal.data.preparing.folder import REMARKS
-from equimodal.system.files import write_whole
+from equimodal.data.preparing.tables import first_words, write_table
 
 COLUMNS = ("id", "path", "split", "remark")
 
@@ -34,11 +32,7 @@ class Remark:
 
 def write(folder: Path, remarks: Iterable[Remark]) -> None:
     """Write remarks.csv, which has its head alone where there is nothing to say."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(each, name) for name in COLUMNS] for each in remarks)
-    write_whole(folder / REMARKS, lines.getvalue())
+    write_table(folder / REMARKS, COLUMNS, remarks)
 
 
 def counts(remarks: Iterable[Remark]) -> Counter[str]:
@@ -47,4 +41,4 @@ def counts(remarks: Iterable[Remark]) -> Counter[str]:
     >>> counts([Remark("a", "a.mp4", "train", "clipped: 12.3% at full scale")])
     Counter({'clipped': 1})
     """
-    return Counter(remark.remark.split(":")[0] for remark in remarks)
+    return first_words(remark.remark for remark in remarks)
