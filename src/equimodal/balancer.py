@@ -131,8 +131,7 @@ class Balancer(Parts):
             return self.criterion.total(logits, target) if own is None else own.total()
         refuse_join(self.attached.model)
         self.notices.evaluating(self.attached.model)
-        if logits is None or own is not None:
-            assert own is not None
+        if own is not None:
             return self.handout.give(*own_losses(self, own))
         return self.handout.give(*of_step(self, self._step(logits, target, present)))
 
@@ -275,7 +274,7 @@ class Balancer(Parts):
 
     # ------------------------------------------------------------------
 
-    def _step(self, logits: Tensor, target: Any, present: Mapping[str, Tensor] | None) -> Step:
+    def _step(self, logits: Any, target: Any, present: Mapping[str, Tensor] | None) -> Step:
         """Return the step that led to these logits."""
         if self.batch is None and self.methods.any("order") and not self.driven:
             self.notices.unordered()

@@ -43,8 +43,7 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     probe = parts.scores.objective(step)
     if probe is not None:
         terms["scores/probe"] = probe
-    scored = parts.methods.needs("scores") or parts.tracker.due(parts.steps)
-    scores = step.log_scores() if scored else None
+    scores = step.log_scores() if parts.scored() else None
     measured = parts.methods.measure(step)
     parts.tracker.losses(terms)
     total, zero = summed(terms, step, parts.process_group)
@@ -61,7 +60,7 @@ def own_losses(parts: Parts, own: OwnLosses) -> tuple[Tensor, Pending]:
     Raises:
         MatchError: a method or the scores read logits.
     """
-    scored = parts.methods.needs("scores") or parts.tracker.due(parts.steps)
+    scored = parts.scored()
     own.refuse_readers(parts.methods, parts.scores, scored)
     if parts.batch is not None and parts.batch[1]:
         refuse_ungated(parts.acting(), ("gate", "order"))

@@ -185,6 +185,10 @@ class Parts:
         """Return the indices of the methods that act in this epoch."""
         return {index for index, _ in self.methods.active(self.epoch)}
 
+    def scored(self) -> bool:
+        """Return whether evidence is taken in this step."""
+        return self.methods.needs("scores") or self.tracker.due(self.steps)
+
     def acting(self) -> list[Method]:
         """Return the methods that act in this epoch."""
         return [method for _, method in self.methods.active(self.epoch)]
