@@ -14,10 +14,8 @@ from equimodal.modalities import Modalities
 from equimodal.system import ranks
 from equimodal.system.late import Late
 from equimodal.update.fingerprint import Fingerprint
-from equimodal.update.reach import crosses_sink, hides, reaches
-
-Buffers = dict[str, dict[nn.Parameter, Tensor]]  # by term and parameter
-DONATED = "donated buffers"  # torch's own words for what it frees in a compiled backward pass
+from equimodal.update.passes import Buffers, Passes
+from equimodal.update.reach import reaches
 
 
 class Separation:
@@ -36,17 +34,15 @@ class Separation:
     Args:
         method: the one that combines.
         modalities: the encoders.
-        static: whether the model is wrapped by DistributedDataParallel with a static graph, whose
-            sink counts backward passes.
+        static: see `Passes`.
     """
 
     def __init__(self, method: Method, modalities: Modalities, static: bool = False) -> None:
         self.method = method
         self.modalities = modalities
-        self.static = static
+        self._passes = Passes(method, static)
         self._changed, self._differing = Late(self._refuse_changed), Late(self._refuse_differing)
         self._hooked = Late(self._refuse_hooked)
-        self._walked: set[str] = set()  # terms whose graph is known to hide nothing
         self.forget()
 
     def forget(self) -> None:
@@ -162,38 +158,7 @@ class Separation:
         wanted = [name for name in own if self._complete or name != self._last]
         terms = {name: own[name] for name in wanted if own[name].requires_grad}
         found: Buffers = {name: {} for name in wanted}
-        if not terms:
-            return found
-        if self.static and any(crosses_sink(term) for term in terms.values()):
-            raise StepError(
-                f"separate passes of {type(self.method).__name__} cross DDP's static graph, which "
-                "counts them: make it DistributedDataParallel(..., static_graph=False)"
-                + (
-                    ", or say eq.Balancer(..., micro_batches=1) if every optimizer step has one"
-                    if self.method.single_pass
-                    else ""
-                )
-            )
-        for name in terms.keys() - self._walked:
-            if hides(terms[name]):
-                raise StepError(_reentrant(self.method))
-            self._walked.add(name)
-        scales = torch.autograd.grad(
-            loss, list(terms.values()), retain_graph=True, allow_unused=True
-        )
-        for (name, term), scale in zip(terms.items(), scales, strict=True):
-            try:
-                gradients = torch.autograd.grad(
-                    term, parameters, scale, retain_graph=True, allow_unused=True
-                )
-            except RuntimeError as error:
-                raise _said(error, self.method) from error
-            found[name] = {
-                parameter: gradient
-                for parameter, gradient in zip(parameters, gradients, strict=True)
-                if gradient is not None
-            }
-        return found
+        return found | self._passes.gradients(loss, terms, parameters) if terms else found
 
     def _sum(self, parameter: nn.Parameter) -> Tensor | None:
         """Return the sum of all that is buffered for a parameter."""
@@ -349,24 +314,3 @@ def _there(gradient: Tensor | None) -> bool:
     if gradient is None:
         return False
     return gradient.device.type != "cpu" or gradient.is_sparse or bool(gradient.any())
-
-
-def _said(error: RuntimeError, method: Method) -> Exception:
-    """Return an error in words of the user's loop, where torch's own are about its inside."""
-    kind = type(method).__name__
-    if DONATED in str(error):
-        return StepError(
-            f"a separate pass of {kind} needs a compiled graph twice: set "
-            "torch._functorch.config.donated_buffer = False before compiling"
-        )
-    if "use_reentrant" in str(error):
-        return StepError(_reentrant(method))
-    return error
-
-
-def _reentrant(method: Method) -> str:
-    return (
-        f"separate passes of {type(method).__name__} do not come to what reentrant checkpointing "
-        "recomputes: checkpoint with use_reentrant=False "
-        "(gradient_checkpointing_kwargs={'use_reentrant': False} in transformers)"
-    )
