@@ -10,21 +10,23 @@ from torch import Tensor, nn
 
 from equimodal.attach.copying import of_a_copy
 from equimodal.attach.sharding import refuse_copy
-from equimodal.epochs.redrive import Reordered, narrowed, refuse_stream
+from equimodal.epochs.redrive import narrowed, refuse_stream
 from equimodal.epochs.run import Run
-from equimodal.errors import SetupError
 from equimodal.loop.backward import backpropagated
+from equimodal.loop.batches import Reordered
 from equimodal.loop.loss import of_step, own_losses
 from equimodal.loop.modulate import modulated
 from equimodal.loop.own_losses import OwnLosses, refuse_both
 from equimodal.loop.parts import Parts
 from equimodal.loop.state import restore, save
+from equimodal.loop.stepping import after_step, before_step
 from equimodal.loop.together import refuse_join
 from equimodal.loop.watching import unwatch
 from equimodal.reading.check import Check, checked
 from equimodal.reading.export import exported
 from equimodal.step import Step
 from equimodal.system.hooks import eager
+from equimodal.update.optimizers import Optimizer
 
 
 class Balancer(Parts):
@@ -166,6 +168,12 @@ class Balancer(Parts):
         self.ledger.note()
         self.modulations += 1
 
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        before_step(self, optimizer)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        after_step(self, optimizer, args, kwargs)
+
     def end_epoch(self) -> None:
         """End an epoch: methods that evaluate, train copies or rewrite parameters do so now."""
         for method in self.acting():
@@ -197,8 +205,7 @@ class Balancer(Parts):
     def evaluate(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what `predict` and `unimodal_logits` do, from one forward of the model."""
         step = self._observe(args, kwargs)
-        jointly, alone = (self.methods.owner(h) for h in ("predict", "predict_unimodal"))
-        unimodal = step.unimodal if alone is None else alone.predict_unimodal(step)
+        jointly, unimodal = self.methods.owner("predict"), self.alone(step)
         made = self.criterion.outputs.of  # of logits, which is what methods and scores give
         joint = step.outputs if jointly is None else made(jointly.predict(step))
         assert joint is not None
@@ -216,12 +223,7 @@ class Balancer(Parts):
         refuse_copy(self.attached.sharding)
         if self.methods.owner("predict") is None:
             return self.attached.copy_model()
-        if not inputs:
-            raise SetupError(
-                "export: this method predicts by a rule of its own, which is traced: pass one "
-                "batch of the model's inputs, balancer.export(audio, visual)"
-            )
-        return exported(self, inputs)
+        return exported(self, self.predict, inputs)
 
     # ------------------------------------------------------------------ what it does
 

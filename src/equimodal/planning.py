@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from equimodal.errors import SetupError
-
-if TYPE_CHECKING:
-    from equimodal.method import Method
 
 
 def share(epochs: int, of: int, least: int = 1) -> Callable[[int], int]:
@@ -30,23 +26,20 @@ def share(epochs: int, of: int, least: int = 1) -> Callable[[int], int]:
     return part
 
 
-def planned(methods: Iterable[Method], epochs: int | None) -> None:
-    """Tell methods how long training is, before they are bound.
+def refuse_length(epochs: int | None) -> None:
+    """Refuse what is no number of epochs.
 
     Args:
-        methods: those that compose.
         epochs: how many times `end_epoch` will be called in all; None where nobody says.
 
     Raises:
-        SetupError: `epochs` is no number of epochs, or a schedule follows it and it is not given.
+        SetupError: it is neither 1 or more, nor None.
     """
     if epochs is not None and not (type(epochs) is int and epochs >= 1):
         raise SetupError(
             "epochs: expected the number of epochs of the whole training, 1 or more, found "
             f"{epochs!r}"
         )
-    for method in methods:
-        method.plan(epochs)
 
 
 def required(epochs: int | None, kind: str, argument: str) -> int:

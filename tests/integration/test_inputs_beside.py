@@ -75,3 +75,43 @@ def test_it_is_refused_unless_the_whole_model_is_asked(name: str) -> None:
 @pytest.mark.parametrize("name", ALONE)
 def test_what_no_encoder_led_to_is_none_of_ours(name: str) -> None:
     assert step(*ALONE[name]).metrics()["coefficient/audio"] <= 1
+
+
+class Telling(Fusing):
+    """Has a classifier for each modality, and so says itself what each does alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.own = nn.ModuleDict({"audio": nn.Linear(8, 3), "video": nn.Linear(8, 3)})
+
+    def unimodal_logits(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.own[name](features[name]) for name in self.own}
+
+
+def telling() -> tuple[Model, dict[str, nn.Module], torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = Model(*BESIDE["a third keyword"])
+    model.head = Telling(24)
+    encoders = {"audio": model.audio, "video": model.video}
+    return model, encoders, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def test_a_head_that_tells_is_asked_and_given_what_it_likes() -> None:
+    model, encoders, optimizer = telling()
+    balancer = eq.Balancer(eq.OGM(0.8), model, encoders, model.head, optimizer)
+    inputs, target = (torch.randn(6, 4), torch.randn(6, 5)), torch.arange(6) % 3
+    balancer.backward(balancer.loss(model(*inputs), target))
+    balancer.modulate()
+    features = {"audio": model.audio(inputs[0]), "video": model.video(inputs[1])}
+    for name, logits in model.head.unimodal_logits(features).items():
+        score = logits.softmax(1)[range(6), target].mean()
+        torch.testing.assert_close(balancer.metrics()[f"evidence/{name}"], score.item())
+
+
+def test_a_head_that_tells_is_not_run_on_other_features() -> None:
+    model, encoders, optimizer = telling()
+    balancer = eq.Balancer(
+        eq.OGM(0.8), model, encoders, model.head, optimizer, scores=eq.Ablation()
+    )
+    with pytest.raises(eq.MatchError, match=r"keyword gate of the head.*computed from audio too"):
+        balancer.loss(model(torch.randn(6, 4), torch.randn(6, 5)), torch.arange(6) % 3)

@@ -80,7 +80,8 @@ def test_the_results_are_whole_on_a_desktop(
     page.write_text(rendered(page_of(read(tmp_path), Findings({}))))
     browser.open(page, 1265)  # 1280 without the bar that scrolls the page
     table = f"document.querySelector('{RESULTS}')"
-    assert browser.value(f"{table}.innerText.includes('{standing}')")
+    assert browser.value(f"{table}.textContent.includes('{standing}')")
+    assert browser.value(f"{table}.textContent.includes('other samples too')")
     free = browser.value(f"{table}.closest('.scroll').clientWidth - {table}.scrollWidth")
     assert free >= 0
 

@@ -12,7 +12,6 @@ from equimodal.attach.features import (
     Concatenated,
     Given,
     Inputs,
-    Layout,
     Path,
     Separate,
     sliced,
@@ -28,7 +27,7 @@ def find_layout(
     outputs: Mapping[str, list[Tensor]],
     frozen: Collection[str] = (),
     compiled: bool = False,
-) -> Layout:
+) -> Separate | Concatenated:
     """Work out from one call how the head takes its features.
 
     Names decide where the head takes a dict or keywords. Otherwise gradients do: a tensor belongs
@@ -71,7 +70,6 @@ def find_layout(
         if sources[path]:
             slices = _match_slices(tensor, outputs, silent)
             if slices is not None:
-                refuse_beside([path], inputs, outputs)
                 return Concatenated(path, slices[0], slices[1])
     raise MatchError(_unmatched(names, found, sources, outputs))
 
@@ -119,28 +117,28 @@ def _match_separate(
     return Separate(dict(sorted(paths.items(), key=lambda item: list(sources).index(item[1]))))
 
 
-def refuse_beside(
+def beside(
     places: Collection[Path], inputs: Inputs, outputs: Mapping[str, list[Tensor]]
-) -> None:
-    """Refuse inputs that encoders led to beside the features: they would stay when others go.
+) -> MatchError | None:
+    """Return what to raise of an input that encoders led to beside the features, if there is one.
+
+    It would stay in place when the features of other modalities go.
 
     Args:
         places: of the features among the inputs.
         inputs: the arguments of one call of the head, with their graph.
         outputs: for each modality the tensors that its encoder returned.
-
-    Raises:
-        MatchError: there are some.
     """
     for path, tensor in tensors(inputs):
         of = set() if path in places else _sources(tensor, outputs)
         if of:
-            raise MatchError(
+            return MatchError(
                 f"{spell(path)} of the head, of shape {tuple(tensor.shape)}, is computed from "
                 f"{' and '.join(sorted(of))} too, beside the features themselves: what a modality "
                 "does alone would be read with it in place. Let the head compute it from the "
                 "features, or pass head=None; or say by features= what counts as a feature"
             )
+    return None
 
 
 def _match_slices(

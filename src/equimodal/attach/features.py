@@ -40,6 +40,11 @@ class Separate:
 
     paths: dict[str, Path]
 
+    @property
+    def places(self) -> list[Path]:
+        """Where the features are among the inputs."""
+        return [*self.paths.values()]
+
     def read(self, inputs: Inputs) -> Features:
         return {name: _get(inputs, path, name) for name, path in self.paths.items()}
 
@@ -59,6 +64,11 @@ class Concatenated:
     path: Path
     dim: int
     slices: dict[str, tuple[int, int]]  # start and width
+
+    @property
+    def places(self) -> list[Path]:
+        """Where the features are among the inputs."""
+        return [self.path]
 
     def __str__(self) -> str:
         cuts = ", ".join(f"{n} {a}:{a + width}" for n, (a, width) in self.slices.items())

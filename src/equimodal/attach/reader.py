@@ -11,20 +11,21 @@ from torch import Tensor, nn
 
 from equimodal.attach.call import Call
 from equimodal.attach.calls import Near, together
-from equimodal.attach.discovery import find_layout, refuse_beside, told_apart
+from equimodal.attach.discovery import beside, find_layout, told_apart
 from equimodal.attach.features import (
     Concatenated,
     Features,
     Given,
     Inputs,
     Layout,
+    Separate,
     given_layout,
     refuse_unknown,
     tensors,
 )
 from equimodal.attach.misfits import Misfits
 from equimodal.attach.outputs import of_outputs
-from equimodal.attach.summed import Summed, beside, find_sum
+from equimodal.attach.summed import Summed, find_sum, with_summands
 from equimodal.errors import MatchError
 from equimodal.modalities import Modalities
 
@@ -57,6 +58,7 @@ class Reader:
         self.near = Near()
         self._modalities, self._misfits = modalities, misfits
         self._head = head
+        self._beside: MatchError | None = None  # what follows from features beside them
 
     @property
     def needs_outputs(self) -> bool:
@@ -95,9 +97,16 @@ class Reader:
         return {name: found[name] for name in self._modalities.names}
 
     def written(self, call: Call, raw: Mapping[str, Tensor]) -> Inputs:
-        """Return the inputs of a call with these features in place of its own."""
+        """Return the inputs of a call with these features in place of its own.
+
+        Raises:
+            MatchError: the head was given something beside the features that follows from them: a
+                head may tell what a modality does alone whatever that is, but cannot be run again.
+        """
         layout = self.resolve(call, [])
         assert layout is not None
+        if self._beside is not None:
+            raise self._beside
         return layout.write(self.opened(call), raw)
 
     def resolve(self, call: Call, ends: Iterable[Tensor], must: bool = True) -> Layout | None:
@@ -129,19 +138,23 @@ class Reader:
         """Return the inputs of a call, with the summands of a sum beside it."""
         if not isinstance(self.layout, Summed):
             return call.inputs
-        return beside(
+        return with_summands(
             call.inputs, {name: call.outputs().get(name, []) for name in self._modalities.names}
         )
 
     def _of_inputs(self, call: Call) -> Layout:
         outputs = {name: call.outputs().get(name, []) for name in self._modalities.names}
         outputs |= self._misfits.uncalled(call, [tensor for _, tensor in tensors(call.inputs)])
+        compiled = call.compiled or torch.compiler.is_compiling()
+        found: Separate | Concatenated | Summed
         try:
-            compiled = call.compiled or torch.compiler.is_compiling()
-            return find_layout(call.inputs, outputs, self._modalities.frozen(), compiled)
+            found = find_layout(call.inputs, outputs, self._modalities.frozen(), compiled)
         except MatchError:
-            found = None if call.compiled else find_sum(call.inputs, outputs)
-            if found is None:
+            total = None if call.compiled else find_sum(call.inputs, outputs)
+            if total is None:
                 raise
-            refuse_beside([found.path], call.inputs, outputs)
-            return found
+            found = total
+        self._beside = None if compiled else beside(found.places, call.inputs, outputs)
+        if self._beside is not None and not hasattr(self._head, "unimodal_logits"):
+            raise self._beside
+        return found

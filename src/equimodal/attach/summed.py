@@ -26,6 +26,11 @@ class Summed:
     path: Path
     names: tuple[str, ...]
 
+    @property
+    def places(self) -> list[Path]:
+        """Where the features are among the inputs."""
+        return [self.path]
+
     def __str__(self) -> str:
         return f"{' + '.join(self.names)} as {spell(self.path)}"
 
@@ -45,7 +50,7 @@ class Summed:
 SUMMANDS = "equimodal.summands"  # no keyword of anyone's: it holds a dot
 
 
-def beside(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Inputs:
+def with_summands(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Inputs:
     """Return the head's arguments with the encoders' outputs beside them.
 
     Raises:
@@ -72,7 +77,7 @@ def find_sum(inputs: Inputs, outputs: Mapping[str, list[Tensor]]) -> Summed | No
         names = _summands(tensor, single)
         if names is not None:
             layout = Summed(path, tuple(names))
-            rebuilt = dict(tensors(layout.write(beside(inputs, outputs), single)))[path]
+            rebuilt = dict(tensors(layout.write(with_summands(inputs, outputs), single)))[path]
             if rebuilt.shape == tensor.shape and torch.allclose(
                 rebuilt, tensor, rtol=1e-4, atol=1e-6, equal_nan=True
             ):

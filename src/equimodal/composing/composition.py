@@ -15,7 +15,7 @@ from equimodal.errors import MatchError
 from equimodal.evidence import Evidence, Measured
 from equimodal.method import Method, Need, Order
 from equimodal.modalities import Modalities
-from equimodal.planning import planned
+from equimodal.planning import refuse_length
 from equimodal.readout import move
 from equimodal.step import Shapes, Step
 from equimodal.update.own import OwnOptimizer
@@ -51,7 +51,9 @@ class Composition:
         refuse_held(given)
         self.methods: list[Method] = sorted(given, key=lambda method: method.name)
         self.names = names
-        planned(self.methods, epochs)
+        refuse_length(epochs)
+        for method in self.methods:
+            method.plan(epochs)
         refuse_conflicts(self.methods, names)
         refuse_unmet(self.methods, supplied)
         for method in self.methods:

@@ -17,7 +17,7 @@ from equimodal.diagnostics.complete import refuse_missing, refuse_silent
 from equimodal.diagnostics.finite import Finite
 from equimodal.epochs.passes import Forward, last_is_target, observed
 from equimodal.errors import SetupError
-from equimodal.loop.matching import Attachment
+from equimodal.matching import Attachment
 from equimodal.modalities import Encoders
 from equimodal.scores import Probe, scores_from
 from equimodal.step import Step

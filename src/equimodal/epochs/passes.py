@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equimodal.errors import SetupError
+from equimodal.matching import Attachment
 from equimodal.step import Step
-
-if TYPE_CHECKING:
-    from equimodal.loop.matching import Attachment
 
 Forward = Callable[[nn.Module, Any], tuple[Any, ...]]
 

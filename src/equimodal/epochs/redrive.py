@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -18,13 +16,6 @@ from torch.utils.data import (
 
 from equimodal.errors import MatchError, SetupError
 from equimodal.system import ranks
-
-if TYPE_CHECKING:
-    from equimodal.balancer import Balancer
-    from equimodal.method import Order
-
-
-_Dealt = TypeVar("_Dealt")
 
 
 def refuse_stream(loader: object) -> None:
@@ -123,10 +114,10 @@ def redriven(
     """
     sampler: Any = loader.batch_sampler
     drops = getattr(sampler, "drop_last", False) and not whole
-    return _of_batches(loader, BatchSampler(list(indices), sampler.batch_size, drops))
+    return of_batches(loader, BatchSampler(list(indices), sampler.batch_size, drops))
 
 
-def _of_batches(loader: DataLoader[Any], batches: Any) -> DataLoader[Any]:
+def of_batches(loader: DataLoader[Any], batches: Any) -> DataLoader[Any]:
     """Return a loader of these batches, each a list of positions, as the user's loads its own."""
     workers: dict[str, Any] = {}
     if loader.num_workers:
@@ -173,65 +164,3 @@ def narrowed(
         if not mask.all():
             masks[name] = masks[name] & mask.to(masks[name].device) if name in masks else mask
     return masks or present
-
-
-class Reordered:
-    """The user's loader, driven in the order that a method gives for each epoch.
-
-    Every rank takes its own part of the order. While a batch is out, the balancer knows which
-    samples it holds and which modalities of them are kept. A data set that has `set_epoch`, because
-    what it draws differs from epoch to epoch, is told which epoch it is.
-    """
-
-    def __init__(self, balancer: Balancer, loader: Any) -> None:
-        self.balancer = balancer
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Any]:
-        balancer = self.balancer
-        balancer.driven = True
-        if hasattr(self.loader.dataset, "set_epoch"):
-            self.loader.dataset.set_epoch(balancer.epoch)
-        order = balancer.methods.order(len(self.loader.dataset), balancer.epoch)
-        if order is None:
-            yield from self.loader
-            return
-        group = balancer.process_group
-        rank, many = ranks.rank(group), ranks.world_size(group)
-        sampler = self.loader.batch_sampler
-        parts, start = [], 0
-        for size in order.parts or [len(order.indices)]:
-            # A rank with fewer batches than another would leave it waiting: some come twice.
-            padded = range(size + -size % many)
-            places = [start + place % size for place in padded][rank::many]
-            drops = getattr(sampler, "drop_last", False)
-            parts.append(list(BatchSampler(places, sampler.batch_size, drops)))
-            start += size
-        try:
-            in_turn = dealt(parts) if order.dealt else list(itertools.chain(*parts))
-            yield from self._batches(order, in_turn)
-        finally:
-            balancer.batch = None
-
-    def _batches(self, order: Order, batches: list[list[int]]) -> Iterator[Any]:
-        """Yield batches of the samples at these places of the order."""
-        indices = [[order.indices[place] for place in places] for places in batches]
-        loader = _of_batches(self.loader, indices)
-        for batch, these, places in zip(loader, indices, batches, strict=True):
-            kept = {name: flags[places] for name, flags in order.keep.items()}
-            self.balancer.batch = (torch.tensor(these), kept)
-            yield batch
-
-
-def dealt(parts: Sequence[Sequence[_Dealt]]) -> list[_Dealt]:
-    """Return the batches of all parts in turn, each part evenly over the whole.
-
-    >>> dealt([["a", "a"], ["b", "b", "b", "b"]])
-    ['b', 'a', 'b', 'b', 'a', 'b']
-    """
-    keyed = [
-        ((number + 0.5) / len(part), position, batch)
-        for position, part in enumerate(parts)
-        for number, batch in enumerate(part)
-    ]
-    return [batch for *_, batch in sorted(keyed, key=lambda each: each[:2])]

@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from equimodal.epochs.passes import observed, run_forward
+from equimodal.criterion import Criterion, Loss
+from equimodal.epochs.passes import Forward, observed, run_forward
 from equimodal.epochs.randomness import restored
 from equimodal.epochs.redrive import pieces, redriven, refuse_stream
+from equimodal.matching import Attachment
 from equimodal.modalities import OwnedParameter
 from equimodal.step import Step
 from equimodal.system import ranks
-from equimodal.update.optimizers import another, held
+from equimodal.update.optimizers import Optimizer, another, held
+from equimodal.update.own import OwnOptimizer
 
 if TYPE_CHECKING:
-    from equimodal.balancer import Balancer
     from equimodal.method import Method
+
+
+class Balanced(Protocol):
+    """A balancer, as far as the run and the forks of it use one."""
+
+    epoch: int
+    names: tuple[str, ...]
+    train_loader: Iterable[Any] | None
+    val_loader: Iterable[Any] | None
+    forward: Forward
+    attached: Attachment
+    optimizers: list[Optimizer]
+    own: OwnOptimizer
+    criterion: Criterion
+    process_group: dist.ProcessGroup | None
+
+    def alone(self, step: Step) -> dict[str, Tensor]: ...
+
+    def remade(
+        self, method: Method, model: nn.Module, optimizers: list[Optimizer], criterion: Loss
+    ) -> Balanced: ...
+
+    def batches(self, loader: Iterable[Any]) -> Iterable[Any]: ...
+
+    def loss(self, logits: Any, target: Any, *, present: Mapping[str, Tensor] | None) -> Tensor: ...
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def modulate(self) -> None: ...
+
+    def end_epoch(self) -> None: ...
 
 
 class Run:
@@ -33,7 +67,7 @@ class Run:
         val_loader: the user's held-out data, where given.
     """
 
-    def __init__(self, balancer: Balancer) -> None:
+    def __init__(self, balancer: Balanced) -> None:
         self._balancer = balancer
         self.epoch = balancer.epoch
         self.names = balancer.names
@@ -51,8 +85,7 @@ class Run:
 
     def unimodal(self, step: Step) -> dict[str, Tensor]:
         """Return the logits of every modality alone, by the rule that is used for inference."""
-        owner = self._balancer.methods.owner("predict_unimodal")
-        return step.unimodal if owner is None else owner.predict_unimodal(step)
+        return self._balancer.alone(step)
 
     def shared(self, value: Tensor) -> Tensor:
         """Return the first rank's value on every rank.
@@ -135,7 +168,7 @@ class Fork:
     learns, is copied too.
     """
 
-    def __init__(self, balancer: Balancer, method: Method) -> None:
+    def __init__(self, balancer: Balanced, method: Method) -> None:
         attached = balancer.attached
         self.forward = balancer.forward
         self.model = attached.copy_model()
@@ -146,19 +179,7 @@ class Fork:
         criterion = balancer.criterion.loss
         if isinstance(criterion, nn.Module):
             criterion = copy.deepcopy(criterion, {id(p): of for p, of in copies.items()})
-        self.balancer = type(balancer)(
-            method,
-            self.model,
-            optimizer=self.optimizers,
-            **attached.described(),
-            features=attached.given,
-            criterion=criterion,
-            outputs=balancer.criterion.given,
-            scores=copy.deepcopy(balancer.scores, {id(attached.head): None}),
-            forward=balancer.forward,
-            seed=balancer.seed,
-            process_group=balancer.process_group,
-        )
+        self.balancer = balancer.remade(method, self.model, self.optimizers, criterion)
 
     def train(self, loader: Iterable[Any], epochs: int) -> None:
         """Train the copy through the same loop as any model; random states are as before then."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
@@ -11,10 +10,8 @@ from torch.utils.checkpoint import CheckpointError
 from equimodal.composing.refusals import refuse_accumulation
 from equimodal.errors import StepError
 from equimodal.loop.handout import Pending
+from equimodal.loop.parts import Parts
 from equimodal.update.reach import Reached, reached
-
-if TYPE_CHECKING:
-    from equimodal.loop.parts import Parts
 
 
 def backpropagated(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from equimodal.composing.pairs import refuse_pairs
@@ -11,10 +9,8 @@ from equimodal.composing.refusals import refuse_unfit, refuse_ungated
 from equimodal.composing.summed import summed
 from equimodal.loop.handout import Pending
 from equimodal.loop.own_losses import OwnLosses
+from equimodal.loop.parts import Parts
 from equimodal.step import Step
-
-if TYPE_CHECKING:
-    from equimodal.loop.parts import Parts
 
 
 def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:

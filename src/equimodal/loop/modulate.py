@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from equimodal.composing.refusals import refuse_unfit
 from equimodal.errors import StepError
+from equimodal.loop.parts import Parts
 from equimodal.method import REST
 from equimodal.system import ranks
 from equimodal.update.modulation import Modulated
 from equimodal.update.reach import Reached
 from equimodal.update.scaling import unscale
-
-if TYPE_CHECKING:
-    from equimodal.loop.parts import Parts
 
 
 def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:

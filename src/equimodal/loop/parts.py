@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -25,17 +27,16 @@ from equimodal.errors import MatchError, SetupError
 from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Handout
 from equimodal.loop.ledger import Ledger
-from equimodal.loop.matching import Attachment
 from equimodal.loop.notices import Notices
-from equimodal.loop.stepping import after_step, before_step
 from equimodal.loop.together import together
 from equimodal.loop.watching import watch
+from equimodal.matching import Attachment
 from equimodal.method import Method, Need
 from equimodal.modalities import Encoders
 from equimodal.noise import NoiseSource
 from equimodal.readout import move
 from equimodal.scores import scores_from
-from equimodal.step import Shapes
+from equimodal.step import Shapes, Step
 from equimodal.system import ranks
 from equimodal.system.hooks import weakly
 from equimodal.update.arrival import judge
@@ -51,8 +52,10 @@ from equimodal.update.separation import Separation
 from equimodal.update.staged import say_untrained
 from equimodal.update.tracking import Tracker
 
+_Made = TypeVar("_Made", bound="Parts")
 
-class Parts:
+
+class Parts(ABC):
     """What a balancer is made of, checked and put together.
 
     Everything below takes these, and none the balancer itself. Arguments are those of
@@ -193,6 +196,30 @@ class Parts:
         """Return the methods that act in this epoch."""
         return [method for _, method in self.methods.active(self.epoch)]
 
+    def alone(self, step: Step) -> dict[str, Tensor]:
+        """Return the logits of every modality alone, by the rule that is used for inference."""
+        owner = self.methods.owner("predict_unimodal")
+        return step.unimodal if owner is None else owner.predict_unimodal(step)
+
+    def remade(
+        self: _Made, method: Method, model: nn.Module, optimizers: list[Optimizer], criterion: Loss
+    ) -> _Made:
+        """Return one like this, of another method, for a copy of the model."""
+        attached = self.attached
+        return type(self)(
+            method,
+            model,
+            optimizer=optimizers,
+            **attached.described(),
+            features=attached.given,
+            criterion=criterion,
+            outputs=self.criterion.given,
+            scores=copy.deepcopy(self.scores, {id(attached.head): None}),
+            forward=self.forward,
+            seed=self.seed,
+            process_group=self.process_group,
+        )
+
     def _gate(self, call: Call) -> tuple[Inputs, dict[str, Tensor]]:
         """Scale features before the head, as methods and the order of the epoch ask for."""
 
@@ -214,8 +241,10 @@ class Parts:
     def _waiting(self) -> bool:
         return self.ledger.waiting
 
+    @abstractmethod
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        before_step(self, optimizer)
+        """Act before a step of an optimizer."""
 
+    @abstractmethod
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        after_step(self, optimizer, args, kwargs)
+        """Act after it."""

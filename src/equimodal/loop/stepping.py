@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from equimodal.errors import StepError
+from equimodal.loop.parts import Parts
 from equimodal.update.optimizers import Optimizer, held, trained
 from equimodal.update.scaling import refuse_untold
-
-if TYPE_CHECKING:
-    from equimodal.loop.parts import Parts
 
 
 def before_step(parts: Parts, optimizer: Optimizer) -> None:

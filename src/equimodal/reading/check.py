@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from equimodal.attach.features import Layout
+from equimodal.loop.parts import Parts
 from equimodal.scores import Auto, evaluation
 from equimodal.update.optimizers import held
-
-if TYPE_CHECKING:
-    from equimodal.balancer import Balancer
 
 
 @dataclass(frozen=True)
@@ -76,21 +74,21 @@ class Check:
         return "\n".join(lines)
 
 
-def checked(balancer: Balancer, batch: Any) -> Check:
+def checked(parts: Parts, batch: Any) -> Check:
     """Run the model once on a batch, in evaluation mode, and say what was found.
 
     Parameters, gradients, running statistics and random state are left as they were.
     """
-    attached = balancer.attached
+    attached = parts.attached
 
     def run() -> tuple[Any, ...]:
-        return balancer.forward(attached.model, batch)
+        return parts.forward(attached.model, batch)
 
     with torch.random.fork_rng(), evaluation(attached.model), torch.no_grad():
         step = attached.observe(run)
-        if isinstance(balancer.scores, Auto):
+        if isinstance(parts.scores, Auto):
             _ = step.unimodal
-    modulated, trained = balancer.modulation.members(), held(*balancer.optimizers)
+    modulated, trained = parts.modulation.members(), held(*parts.optimizers)
     modalities = tuple(
         ModalityCheck(
             name=name,
@@ -111,7 +109,7 @@ def checked(balancer: Balancer, batch: Any) -> Check:
         )
         for name in attached.names
     )
-    chosen: Any = balancer.scores.chosen if isinstance(balancer.scores, Auto) else balancer.scores
+    chosen: Any = parts.scores.chosen if isinstance(parts.scores, Auto) else parts.scores
     assert attached.layout is not None
     return Check(
         modalities=modalities,
@@ -121,7 +119,7 @@ def checked(balancer: Balancer, batch: Any) -> Check:
         logits=tuple(step.logits.shape),
         scores=f"{type(chosen).__name__}({chosen.extra_repr()})".removesuffix("()"),
         cost=chosen.cost,
-        methods=tuple(_describe(method) for method in balancer.methods),
+        methods=tuple(_describe(method) for method in parts.methods),
     )
 
 

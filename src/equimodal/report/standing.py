@@ -28,6 +28,7 @@ from equimodal.report.picture import (
 )
 
 BETTER, WORSE = SERIES[2], SERIES[3]
+SAMPLED = "other samples too"  # as `compare` calls it
 STANDINGS = {"better": BETTER, "worse": WORSE}
 
 
@@ -48,24 +49,25 @@ def standing(row: Row) -> str:
 def results_table(rows: Sequence[Row], modalities: Sequence[str]) -> Table:
     """Return the rows of a comparison with their intervals; seeds only where some are missing."""
     missing = any(row.missing for row in rows)
-    columns = ["method", "accuracy", f"against {REFERENCE}", "other samples too"]
+    sampled = any(row.sampled for row in rows)
+    columns = ["method", "accuracy", f"against {REFERENCE}", *([SAMPLED] if sampled else [])]
     columns += ["standing", "macro-F1", *modalities]
     columns += [*(["seeds"] if missing else []), "epoch", "seconds"]
     return Table(
         "Test results in per cent: mean over the seeds, with 95% t interval",
         columns,
-        [_row(row, modalities, missing) for row in rows],
+        [_row(row, modalities, missing, sampled) for row in rows],
         frozenset(n for n, row in enumerate(rows) if row.entry.label == REFERENCE),
     )
 
 
-def _row(row: Row, modalities: Sequence[str], missing: bool) -> list[Cell]:
+def _row(row: Row, modalities: Sequence[str], missing: bool, sampled: bool) -> list[Cell]:
     many = len(row.results)
     return [
         Cell(row.label, row.label),
         _estimated(row.accuracy),
         Cell("") if row.versus is None else _estimated(row.versus, "+"),
-        Cell("") if row.sampled is None else _estimated(row.sampled, "+"),
+        *([_bounds(row)] if sampled else []),
         Cell(standing(row), standing(row)),
         _estimated(row.macro_f1),
         *(
@@ -83,6 +85,7 @@ def differences(rows: Sequence[Row]) -> Picture | None:
     known = [row for row in rows if row.versus is not None and np.isfinite(row.versus.mean)]
     if not known:
         return None
+    sampled = any(row.sampled for row in known)
     ordered = sorted(known, key=lambda row: row.versus.mean if row.versus else 0.0)
 
     def draw(axes: Axes) -> None:
@@ -115,12 +118,12 @@ def differences(rows: Sequence[Row]) -> Picture | None:
         _keys(known),
         Table(
             "Paired differences in points",
-            ["method", "difference", "other samples too", "pairs"],
+            ["method", "difference", *([SAMPLED] if sampled else []), "pairs"],
             [
                 [
                     Cell(row.label, row.label),
                     _estimated(row.versus, "+"),
-                    Cell("") if row.sampled is None else _estimated(row.sampled, "+"),
+                    *([_bounds(row)] if sampled else []),
                     number(float(len(row.versus.values)), ".0f"),
                 ]
                 for row in reversed(ordered)
@@ -154,3 +157,11 @@ def _judged(row: Row) -> bool:
 
 def _estimated(estimate: Estimate, sign: str = "") -> Cell:
     return share(estimate.mean, (estimate.low, estimate.high), sign)
+
+
+def _bounds(row: Row) -> Cell:
+    """Return the interval for other test samples too; the difference itself stands beside it."""
+    if row.sampled is None:
+        return Cell("")
+    found = _estimated(row.sampled, "+")
+    return Cell("", found.value, found.aside)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from equimodal.errors import MatchError
-from equimodal.scores import Scores
+from equimodal.scores.base import Scores
 from equimodal.step import Step
 
 

@@ -104,7 +104,7 @@ def alone(
 
     >>> from equimodal.testing import SmallModel, batch
     >>> model = SmallModel().double()
-    >>> train, val, test = ([batch(30, seed=seed)] for seed in range(3))
+    >>> train, val, test = ([batch(90, seed=seed)] for seed in range(3))
     >>> with Subject(model, model.encoders, model.head) as subject:
     ...     found = alone(
     ...         subject, train, val, test, lambda parameters: torch.optim.Adam(parameters, 0.03), 9

@@ -185,4 +185,4 @@ def _predicted(watched: Balancer | Subject, step: Step) -> tuple[Tensor, dict[st
         return step.logits, step.unimodal
     predicting = watched.methods.owner("predict")
     logits = step.logits if predicting is None else predicting.predict(step)
-    return logits, Run(watched).unimodal(step)
+    return logits, watched.alone(step)
