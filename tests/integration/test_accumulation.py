@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 import equimodal as eq
 from support.worlds import World, batch, train, weights
@@ -104,6 +107,71 @@ class Unsummable(eq.Method):
 
     name = "unsummable"
     capabilities = eq.Capabilities(accumulation="refused")
+
+
+def gathered(world: World, balancer: eq.Balancer, back: Callable[..., None]) -> None:
+    """Two micro-batches, after each of which gradients are cleared, and their sum put back."""
+    kept: dict[nn.Parameter, Tensor] = {}
+    for part in zip(*(tensor.chunk(2) for tensor in batch(24)), strict=True):
+        *inputs, target = part
+        balancer.backward(balancer.loss(world.model(*inputs), target) / 2)
+        for parameter in world.model.parameters():
+            assert parameter.grad is not None
+            kept[parameter] = kept.get(parameter, 0) + parameter.grad
+        world.optimizer.zero_grad()
+    for parameter, gradient in kept.items():
+        back(parameter, gradient)
+
+
+def replaced(parameter: nn.Parameter, gradient: Tensor) -> None:
+    parameter.grad = gradient
+
+
+def test_a_sum_of_gradients_that_the_loop_keeps_itself_lacks_evidence() -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    gathered(world, balancer, replaced)
+    with pytest.raises(eq.StepError, match="cleared"):
+        balancer.modulate()
+
+
+@pytest.mark.parametrize("change", ["nothing", "norm", "factor", "replaced"])
+def test_a_batch_that_was_dropped_before_is_none_of_it(
+    change: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    *inputs, target = batch(12)
+    for _ in range(2):
+        world.optimizer.zero_grad()  # the first time it is dropped
+        balancer.backward(balancer.loss(world.model(*inputs), target))
+    parameters = [p for p in world.model.parameters() if p.grad is not None]
+    if change == "norm":
+        nn.utils.clip_grad_norm_(parameters, 1e-3)
+    for parameter in parameters:
+        assert parameter.grad is not None
+        if change == "factor":
+            parameter.grad.mul_(0.5)
+        if change == "replaced":
+            parameter.grad = parameter.grad / 2
+    balancer.modulate()
+    assert not recwarn.list
+
+
+def test_a_sum_that_is_written_into_gradients_is_said() -> None:
+    world = World()
+    balancer = world.balance(eq.OGM(0.8))
+    *inputs, target = batch(12)
+    balancer.backward(balancer.loss(world.model(*inputs), target))
+    kept = [parameter.grad.clone() for parameter in world.model.parameters()]
+    for parameter in world.model.parameters():
+        parameter.grad.zero_()
+    *inputs, target = batch(12, seed=2)
+    balancer.backward(balancer.loss(world.model(*inputs), target))
+    for parameter, gradient in zip(world.model.parameters(), kept, strict=True):
+        parameter.grad.copy_(parameter.grad + gradient)
+    with pytest.warns(eq.BalanceWarning, match="all micro-batches but the last"):
+        balancer.modulate()
 
 
 def test_a_method_may_refuse_accumulation() -> None:

@@ -20,7 +20,7 @@ from equimodal.loop.handout import Pending
 from equimodal.loop.notices import Notices
 from equimodal.method import REST
 from equimodal.modalities import Modalities
-from equimodal.update.fate import Fate, Fates, Measures, factor
+from equimodal.update.fate import Fate, Fates, Measures, factor, is_one_factor
 from equimodal.update.modulation import Modulated, Modulation
 from equimodal.update.optimizers import Optimizer, held
 from equimodal.update.own import OwnOptimizer
@@ -61,6 +61,7 @@ class Ledger:
         self.reached: Reached | None = None
         self.modulated: Modulated | None = None
         self.restored = False
+        self._lost = False  # whether evidence of this step went with gradients that were cleared
         self._modalities = modalities
         self._optimizers = optimizers
         self._own = own
@@ -120,10 +121,36 @@ class Ledger:
         if self._fates.of(parts) == {"cleared"}:
             self.drop()
             self._own.clear()
+            self._lost = True
+
+    def refuse_gathered(self) -> None:
+        """Refuse gradients that a loop has cleared and put back as a sum of its own.
+
+        Evidence goes with gradients that are cleared, as of a batch that was dropped. Where others
+        than those of the last pass are in place afterwards, these may hold what was cleared.
+
+        Raises:
+            StepError: they were replaced by other tensors.
+        """
+        if not self._lost or torch.compiler.is_compiling():
+            return
+        parts = [part for each in self._optimizers for part in self._parts(each)]
+        changed = self._fates.of([p for p in parts if p[1] != REST]) & {"replaced", "altered"}
+        if not changed or is_one_factor(self._measures, self._fates.measures()):
+            return
+        said = (
+            "gradients were cleared after an earlier micro-batch, and what is in .grad now is not "
+            "what the last backward pass has left: if it is a sum that the loop has kept itself, "
+            "the evidence of all micro-batches but the last is missing. Let .grad add up: call "
+            "optimizer.zero_grad() once per optimizer step, not after every micro-batch"
+        )
+        if "replaced" in changed:
+            raise StepError(f"balancer.modulate: {said}")
+        self._notices.once(said)
 
     def drop(self) -> None:
         """Drop what was backpropagated."""
-        self.evidence, self.reached = EvidenceSum(), None
+        self.evidence, self.reached, self._lost = EvidenceSum(), None, False
         if self._separation is not None:
             self._separation.forget()
 
@@ -144,7 +171,8 @@ class Ledger:
         for optimizer in self._optimizers:
             for part in self._parts(optimizer):
                 self._fates.note(part, lambda part=part: self._candidates(*part))  # type: ignore[misc]
-        self._measures = self._fates.measures() if self._own.parameters else ([], None)
+        measured = self._lost or self._own.parameters
+        self._measures = self._fates.measures() if measured else ([], None)
 
     def factor(self) -> Tensor | None:
         """Return by what one factor the user's loop has multiplied the gradients since, or None.

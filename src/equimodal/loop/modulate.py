@@ -33,6 +33,7 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
             "were cleared: call balancer.backward(loss) before it, optimizer.zero_grad() not in "
             "between, and modulate once per optimizer step"
         )
+    ledger.refuse_gathered()
     if scaler is not None:
         refuse_unfit(parts.methods, mixed=scaler.is_enabled())
         unscale(scaler, parts.optimizers)

@@ -192,14 +192,26 @@ def factor(before: Measures, now: Measures) -> Tensor | None:
     """
     if before[1] is None or now[1] is None or before[0] != now[0]:
         return None
-    (size, total), (found, sums) = before[1], now[1]
-    factors = found / size  # NaN where a gradient was zero, which says nothing
+    factors, one = _factors(before[1], now[1])
+    one &= factors.isfinite().any()  # where all gradients were zero, nothing says by what
+    return torch.where(one, factors.nanmean(), 1.0)
+
+
+def is_one_factor(before: Measures, now: Measures) -> bool:
+    """Whether gradients were multiplied by one factor at most; waits for the device."""
+    if before[1] is None or now[1] is None or before[0] != now[0]:
+        return False
+    return bool(_factors(before[1], now[1])[1])
+
+
+def _factors(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the factor of every gradient, NaN where it was zero, and whether it is but one."""
+    (size, total), (found, sums) = before, now
+    factors = found / size
     expected = factors * total
     alike = (sums - expected).abs() <= ALIKE * expected.abs() + ROUNDING * found
     low, high = factors.nan_to_num(torch.inf).amin(), factors.nan_to_num(-torch.inf).amax()
-    one = (alike | factors.isnan()).all() & (high - low <= ALIKE * high)
-    one &= factors.isfinite().any()  # where all gradients were zero, nothing says by what
-    return torch.where(one, factors.nanmean(), 1.0)
+    return factors, (alike | factors.isnan()).all() & (high - low <= ALIKE * high)
 
 
 def _nothing() -> None:
