@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from equimodal.errors import SetupError, unknown
 
@@ -20,7 +21,11 @@ Encoders = Mapping[str, Encoder] | nn.ModuleDict
 
 @dataclass(frozen=True)
 class OwnedParameter:
-    """A parameter of one encoder: its name in the model, itself, and the layer that holds it."""
+    """A parameter of one encoder: its name in the model, itself, and the layer that uses it.
+
+    That is the layer that holds it, or the one that it is a parametrization of, as under
+    `torch.nn.utils.parametrizations.weight_norm`.
+    """
 
     name: str
     parameter: nn.Parameter
@@ -197,13 +202,20 @@ class Modalities:
                 # that holds it is still another home.
                 owners[parameter] |= {""} if parameter in layers and parameter in raw else of
                 layers[parameter] = layer
+        homes_of = {
+            held: layer
+            for layer in model.modules()
+            if is_parametrized(layer)
+            for held in layer.get_submodule("parametrizations").modules()
+        }
         owned: dict[str, list[OwnedParameter]] = {name: [] for name in self.names}
         shared = []
         for parameter, of in owners.items():
             if len(of) > 1:
                 shared.append(names[parameter])
             elif "" not in of:
-                entry = OwnedParameter(names[parameter], parameter, layers[parameter])
+                layer = layers[parameter]
+                entry = OwnedParameter(names[parameter], parameter, homes_of.get(layer, layer))
                 owned[next(iter(of))].append(entry)
         return owned, tuple(shared)
 

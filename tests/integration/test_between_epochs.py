@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,10 @@ from support.worlds import Net, World, batch, train, weights
 
 
 class Perturbed(nn.Module):
-    """BatchNorm and dropout around a linear head: a pass in training mode would show."""
+    """BatchNorm and dropout around a linear head: a pass in training mode would show.
+
+    It draws from NumPy too, as Wav2Vec2 draws its masks.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,6 +32,7 @@ class Perturbed(nn.Module):
         self.linear = nn.Linear(16, 3)
 
     def forward(self, features: Tensor) -> Tensor:
+        np.random.random()  # noqa: NPY002
         dropped = nn.functional.dropout(self.norm(features), 0.2, self.training)
         logits: Tensor = self.linear(dropped)
         return logits
@@ -43,7 +48,8 @@ def shuffled(seed: int) -> DataLoader[Any]:
 def states(*loaders: DataLoader[Any]) -> list[Any]:
     generators: list[Any] = [g for of in loaders for g in (of.generator, of.sampler.generator)]  # type: ignore[attr-defined]
     drawn = [torch.get_rng_state(), *(generator.get_state() for generator in generators)]
-    return [*(state.tolist() for state in drawn), random.getstate()]
+    _, keys, *place = np.random.get_state()  # noqa: NPY002
+    return [*(state.tolist() for state in drawn), random.getstate(), keys.tolist(), place]
 
 
 PASSING: dict[str, Callable[[], eq.Method]] = {

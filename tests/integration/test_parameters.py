@@ -72,6 +72,28 @@ def test_convolutions_are_told_by_their_layer() -> None:
     assert all(everything(o) for name in modalities.names for o in modalities.owned[name])
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("norm", ["weight_norm", "parametrizations.weight_norm", "spectral"])
+def test_convolutions_that_are_normalised_are_convolutions(norm: str) -> None:
+    wrap = {
+        "weight_norm": nn.utils.weight_norm,
+        "parametrizations.weight_norm": nn.utils.parametrizations.weight_norm,
+        "spectral": nn.utils.parametrizations.spectral_norm,
+    }[norm]
+    model = nn.ModuleDict(
+        {
+            "a": nn.Sequential(wrap(nn.Conv1d(1, 2, 3)), nn.Flatten(), wrap(nn.Linear(4, 2))),
+            "v": nn.Conv1d(1, 2, 3),
+        }
+    )
+    modalities = Modalities(model, {"a": model["a"], "v": model["v"]})
+    chosen = {o.name for o in modalities.owned["a"] if convolutions(o)}
+    first = {
+        name for name, p in model.named_parameters() if name.startswith("a.0.") and p.ndim == 3
+    }
+    assert chosen == first != set()
+
+
 class Sharing(Net):
     """A layer that both encoders contain, and one that an encoder shares with the head."""
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from equimodal.system.randomness import restored_states
+
 
 @contextlib.contextmanager
 def restored(model: nn.Module, *loaders: Iterable[Any]) -> Iterator[None]:
-    """Put random states back at the end of a `with` block: Python's, torch's and the loaders' own.
+    """Put random states back at the end of a `with` block, the loaders' own among them.
 
-    A DataLoader draws from one of the latter when a pass begins, even without shuffling. NumPy's
-    state is not looked after. A sampler that is told its epoch is told the one before again.
+    A DataLoader draws from one of the latter when a pass begins, even without shuffling. Some
+    models draw from NumPy's, such as Wav2Vec2 its masks. A sampler that is told its epoch is told
+    the one before again.
 
     Args:
         model: whose devices are looked after.
@@ -26,13 +28,11 @@ def restored(model: nn.Module, *loaders: Iterable[Any]) -> Iterator[None]:
     generators = [getattr(source, "generator", None) for source in (*loaders, *samplers)]
     epochs = [(s, s.epoch) for s in samplers if hasattr(s, "set_epoch") and hasattr(s, "epoch")]
     own = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
-    python = random.getstate()
-    cuda = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
-        with torch.random.fork_rng(sorted(cuda)):
+        with restored_states(*devices):
             yield
     finally:
-        random.setstate(python)
         for generator, state in own:
             generator.set_state(state)
         for sampler, epoch in epochs:

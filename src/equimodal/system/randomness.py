@@ -25,12 +25,16 @@ def states(device: torch.device) -> list[Any]:
 
 
 @contextlib.contextmanager
-def restored_states(device: torch.device) -> Iterator[None]:
-    """Put random states back at the end of a `with` block."""
+def restored_states(*devices: torch.device) -> Iterator[None]:
+    """Put random states back at the end of a `with` block.
+
+    Args:
+        devices: those with a generator of their own are looked after too.
+    """
     numpy = sys.modules.get("numpy")
     python, drawn = random.getstate(), None if numpy is None else numpy.random.get_state()
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([d for d in devices if d.type == "cuda"]):
             yield
     finally:
         random.setstate(python)
