@@ -52,14 +52,15 @@ class Model(nn.Module):
         return self.run(self.head, self.audio(a), self.video(v))
 
 
-def step(width: int, run: Head, **settings: Any) -> eq.Balancer:
+def step(width: int, run: Head, compiled: bool = False, **settings: Any) -> eq.Balancer:
     torch.manual_seed(0)
     model = Model(width, run)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     encoders = {"audio": model.audio, "video": model.video}
     settings = {"head": model.head, **settings}
     balancer = eq.Balancer(eq.OGM(0.8), model, encoders, optimizer=optimizer, **settings)
-    loss = balancer.loss(model(torch.randn(6, 4), torch.randn(6, 5)), torch.arange(6) % 3)
+    forward = torch.compile(model, backend="aot_eager") if compiled else model
+    loss = balancer.loss(forward(torch.randn(6, 4), torch.randn(6, 5)), torch.arange(6) % 3)
     balancer.backward(loss)
     balancer.modulate()
     return balancer
@@ -70,6 +71,17 @@ def test_it_is_refused_unless_the_whole_model_is_asked(name: str) -> None:
     with pytest.raises(eq.MatchError, match=r"head=None"):
         step(*BESIDE[name])
     assert step(*BESIDE[name], head=None).metrics()["coefficient/audio"] <= 1
+
+
+@pytest.mark.parametrize("name", ["a product", "a third entry", "an argument after named ones"])
+def test_it_is_refused_too_where_the_first_forward_is_compiled(name: str) -> None:
+    with pytest.raises(eq.MatchError, match=r"before compiling"):
+        step(*BESIDE[name], compiled=True)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_no_encoder_led_to_is_none_of_ours_in_compiled_code(name: str) -> None:
+    assert step(*ALONE[name], compiled=True).metrics()["coefficient/audio"] <= 1
 
 
 @pytest.mark.parametrize("name", ALONE)

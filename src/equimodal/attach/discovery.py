@@ -118,7 +118,10 @@ def _match_separate(
 
 
 def beside(
-    places: Collection[Path], inputs: Inputs, outputs: Mapping[str, list[Tensor]]
+    places: Collection[Path],
+    inputs: Inputs,
+    outputs: Mapping[str, list[Tensor]],
+    compiled: bool = False,
 ) -> MatchError | None:
     """Return what to raise of an input that encoders led to beside the features, if there is one.
 
@@ -128,9 +131,18 @@ def beside(
         places: of the features among the inputs.
         inputs: the arguments of one call of the head, with their graph.
         outputs: for each modality the tensors that its encoder returned.
+        compiled: the call ran in compiled code, whose graph does not tell whose an input is.
     """
     for path, tensor in tensors(inputs):
-        of = set() if path in places else _sources(tensor, outputs)
+        if path in places:
+            continue
+        if compiled and tensor.requires_grad and not tensor.is_leaf:
+            return MatchError(
+                f"{spell(path)} of the head, of shape {tuple(tensor.shape)}, is beside the "
+                "features, and whether it is computed from them does not show in a compiled "
+                "forward: take one step, or call balancer.check(batch), before compiling"
+            )
+        of = set() if compiled else _sources(tensor, outputs)
         if of:
             return MatchError(
                 f"{spell(path)} of the head, of shape {tuple(tensor.shape)}, is computed from "

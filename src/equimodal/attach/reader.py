@@ -154,7 +154,7 @@ class Reader:
             if total is None:
                 raise
             found = total
-        self._beside = None if compiled else beside(found.places, call.inputs, outputs)
+        self._beside = beside(found.places, call.inputs, outputs, compiled)
         if self._beside is not None and not hasattr(self._head, "unimodal_logits"):
             raise self._beside
         return found
