@@ -108,6 +108,33 @@ def test_a_first_group_that_stands_still_does_not_keep_probes_from_learning() ->
     assert balancer.own.optimizer.param_groups[0]["lr"] == 0.1
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_probes_learn_at_the_rate_of_the_head_whatever_the_order_of_groups(order: int) -> None:
+    """Rates that fall with depth: at that of the lowest layer a new classifier would stand still."""
+    world = World()
+    head = list(world.model.head.parameters())
+    audio = list(world.encoders["audio"].parameters())
+    known = {*head, *audio}
+    others = [p for p in world.model.parameters() if p not in known]
+    groups: list[dict[str, Any]] = [
+        {"params": audio, "lr": 1e-6},
+        {"params": others, "lr": 0.5},  # faster than the head, and not its work
+        {"params": head, "lr": 0.1},
+    ]
+    world.optimizer = torch.optim.SGD(groups[::order], lr=0.1)
+    balancer = world.balance(eq.OGM(0.8), scores=eq.Probe())
+    schedule = torch.optim.lr_scheduler.StepLR(world.optimizer, 1, gamma=0.5)
+    for step in range(2):
+        *inputs, target = batch(seed=step)
+        balancer.backward(balancer.loss(world.model(*inputs), target))
+        balancer.modulate()
+        world.optimizer.step()
+        world.optimizer.zero_grad()
+        assert balancer.own.optimizer is not None
+        assert balancer.own.optimizer.param_groups[0]["lr"] == 0.1 * 0.5**step
+        schedule.step()
+
+
 def test_parameters_added_later_are_balanced_from_then_on() -> None:
     """The first layer of audio joins at step 2, as in staged unfreezing."""
 

@@ -128,7 +128,11 @@ class Parts(ABC):
         static = isinstance(model, DistributedDataParallel) and model.static_graph
         self.separation = None if combining is None else Separation(combining, modalities, static)
         self.tracker = Tracker(modalities, track_every, sharding)
-        self.own = OwnOptimizer(leading(self.optimizers), own_optimizer or like(self.optimizers))
+        self.own = OwnOptimizer(
+            leading(self.optimizers),
+            own_optimizer or like(self.optimizers),
+            () if self.attached.head is None else self.attached.head.parameters(),
+        )
         self.shapes: Shapes | None = None
         self.handout = Handout()
         self.batch: tuple[Tensor, Mapping[str, Tensor]] | None = None

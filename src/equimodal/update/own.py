@@ -52,27 +52,38 @@ def _makes(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> 
     return True
 
 
-def _scheduled(group: dict[str, Any]) -> bool:
-    """Whether a group trains at all: its rate is not 0, or will not be."""
-    return float(group["lr"]) != 0 or float(group.get("initial_lr", 0)) != 0
+def rate(group: dict[str, Any]) -> float:
+    """Return the learning rate of a group; where a schedule begins at 0, the one that it is of."""
+    return float(group.get("initial_lr", group["lr"]))
 
 
 class OwnOptimizer:
     """Trains modules of the balancer's own, in step with the user's optimizer.
 
-    Its learning rate follows that of the user's first parameter group that trains; gradients are
-    averaged over ranks. Nothing of it enters the user's optimizer, scheduler or checkpoint.
+    Its learning rate follows that of the group of the fusion head, whose work such modules do; else
+    of the group that trains fastest. In fine-tuning the others are made for pretrained weights, and
+    a new classifier would stand still at their rate. Gradients are averaged over ranks. Nothing of
+    it enters the user's optimizer, scheduler or checkpoint.
 
     Args:
         leader: the user's optimizer.
         factory: makes the optimizer.
+        head: the parameters of the fusion head.
     """
 
-    def __init__(self, leader: torch.optim.Optimizer, factory: Factory) -> None:
+    def __init__(
+        self,
+        leader: torch.optim.Optimizer,
+        factory: Factory,
+        head: Iterable[nn.Parameter] = (),
+    ) -> None:
         self.leader = leader
         self.factory = factory
-        groups = range(len(leader.param_groups))
-        self._group = next((i for i in groups if _scheduled(leader.param_groups[i])), 0)
+        self.head = frozenset(head)
+        groups = list(enumerate(leader.param_groups))
+        of_head = [(n, g) for n, g in groups if not self.head.isdisjoint(g["params"])]
+        training = [(n, g) for n, g in of_head if rate(g)] or groups
+        self._group = max(training, key=lambda each: rate(each[1]))[0]  # the first of equals
         self.parameters: list[nn.Parameter] = []
         self.optimizer: torch.optim.Optimizer | None = None
         self._scaler: torch.amp.GradScaler | None = None

@@ -25,7 +25,7 @@ class SubSteps:
     """
 
     def __init__(self, own: OwnOptimizer, group: dist.ProcessGroup | None) -> None:
-        self._own = OwnOptimizer(own.leader, own.factory)
+        self._own = OwnOptimizer(own.leader, own.factory, own.head)
         self._group = group
 
     @property
