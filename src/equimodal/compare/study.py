@@ -241,6 +241,12 @@ def run_all(
     tasks: list[Task] = []
     with contextlib.ExitStack() as stack:
         lock: Lock | None = None
+        if any(each.folder != folder for each in comparisons):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(
+                locked(folder / LOCK, f"{folder}: another process is at it: wait for it")
+            )
+        left = False
         for each in comparisons:
             own = each.tasks(threads, limit)
             within = "" if each.folder == folder else f"{each.folder.relative_to(folder)}/"
@@ -248,9 +254,10 @@ def run_all(
             epochs |= {task.name: each.settings.epochs or 0 for task in own}
             tasks += own
             if not all(task.done for task in own):
+                left = True
                 taken = stack.enter_context(each.taken())
                 lock = lock or taken
-        if lock is None:
+        if not left:
             show(Progress(1, 1, len(tasks), len(tasks), ()))
             return {}
         with engine or Local(workers or cores, [task_of.__module__], lock) as engine:
