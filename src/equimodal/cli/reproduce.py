@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from equimodal.cli.engines import add_engine, engine_from, seconds
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import progress
 from equimodal.cli.source import view_of
-from equimodal.cli.text import wrapped
+from equimodal.cli.text import WIDTH, wrapped
 from equimodal.compare import Progress
 from equimodal.errors import SetupError
 from equimodal.reproducing import (
@@ -69,6 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add("--epochs", type=int, default=None, help="for a trial, which is marked so")
     parser.add("--view", type=str, default=None, help="for a trial, as size=32,frames=1")
     parser.add("--width", type=int, default=64, help="for a trial, of ResNet-18's first stage")
+    parser.add("--readers", type=int, default=0, help="processes that read for each training")
     add_engine(parser)
     options = parser.read(arguments)
     if options is None:
@@ -97,6 +99,8 @@ def _check(options: Any) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise SetupError(f"--{name}: expected 1 or more, found {value}")
+    if options.readers < 0:
+        raise SetupError(f"--readers: expected 0 or more, found {options.readers}")
 
 
 def _tables(
@@ -121,14 +125,17 @@ def _plan(reproduction: Reproduction) -> str:
     there = f", {done} of them done" if done else ""
     seeds = len(reproduction.seeds)
     trainings = f"{reproduction.trainings} trainings of {seeds} seed{'s' * (seeds > 1)}{there}"
-    points = reproduction.paper.differing(reproduction.protocol)
+    rows = [row for of in tables.values() for row in of]
     lines = [
         f"{paper.name}, {counts}: {trainings}, {reproduction.protocol} protocol",
         *reproduction.remarks(),
         "Differs from the article:",
     ]
-    differing = [f"- {p.topic}: published: {p.published}; here: {p.ours}" for p in points]
-    return "\n".join(map(wrapped, [*lines, *differing]))
+    points = [
+        textwrap.fill(f"- {point}", WIDTH, subsequent_indent="  ")
+        for point in paper.differing(reproduction.protocol, rows)
+    ]
+    return "\n".join([*map(wrapped, lines), *points])
 
 
 def _reproduce(reproduction: Reproduction, options: Any) -> int:
@@ -142,7 +149,9 @@ def _reproduce(reproduction: Reproduction, options: Any) -> int:
                 show(state.done, max(state.total, 1), f"{state.finished} of {state.runs} trainings")
 
             engine = engine_from(options, reproduction.folder)
-            failed = reproduction.run(options.workers, tell, engine, seconds(options))
+            failed = reproduction.run(
+                options.workers, tell, engine, seconds(options), options.readers
+            )
     except KeyboardInterrupt:
         interrupted = True
     paths = reproduction.write()

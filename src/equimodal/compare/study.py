@@ -145,21 +145,10 @@ class Comparison:
         """
         return run_all([self], self.folder, workers, show, engine, limit)
 
-    def tasks(self, threads: int, limit: float | None = None) -> list[Task]:
+    def tasks(self, threads: int, limit: float | None = None, readers: int = 0) -> list[Task]:
         """Return all runs as tasks, done or not."""
-        return [
-            task_of(
-                run,
-                self.source,
-                self.settings,
-                self.folder,
-                self.encoder,
-                threads,
-                limit,
-                self.subject,
-            )
-            for run in self.runs
-        ]
+        how = (self.source, self.settings, self.folder, self.encoder, threads, limit, self.subject)
+        return [task_of(run, *how, readers) for run in self.runs]
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[Lock]:
@@ -215,6 +204,7 @@ def run_all(
     show: Callable[[Progress], None] | None = None,
     engine: Engine | None = None,
     limit: float | None = None,
+    readers: int = 0,
 ) -> dict[str, str]:
     """Do all runs of some comparisons that are not done yet, by one engine.
 
@@ -225,6 +215,7 @@ def run_all(
         show: see there.
         engine: see there.
         limit: see there.
+        readers: processes that read prepared clips for each run.
 
     Raises:
         SetupError: see `Comparison.run`.
@@ -248,7 +239,7 @@ def run_all(
             )
         left = False
         for each in comparisons:
-            own = each.tasks(threads, limit)
+            own = each.tasks(threads, limit, readers)
             within = "" if each.folder == folder else f"{each.folder.relative_to(folder)}/"
             own = [replace(task, name=f"{within}{task.name}") for task in own]
             epochs |= {task.name: each.settings.epochs or 0 for task in own}

@@ -38,6 +38,7 @@ def task_of(
     threads: int = 1,
     limit: float | None = None,
     subject: Subject | None = None,
+    readers: int = 0,
 ) -> Task:
     """Return a run as a task.
 
@@ -50,6 +51,7 @@ def task_of(
         threads: that the run may use.
         limit: seconds that it may take.
         subject: instead of the data as they are and a model with this encoder.
+        readers: processes that read prepared clips for the run; they change no number.
     """
     spec = {
         "run": asdict(run),
@@ -58,6 +60,7 @@ def task_of(
         "teachers": str(folder.absolute() / TEACHERS),
         "subject": (subject or usual(encoder)).described(),
         "threads": threads,
+        "readers": readers,
     }
     own = folder.absolute() / "runs" / run.name
     return Task(run.name, f"{__name__}:train_run", spec, own, limit=limit)
@@ -89,5 +92,6 @@ def train_run(spec: dict[str, Any], folder: Path) -> None:
         resume=True,
         tensorboard=False,
         callbacks=[Noting(folder)],
+        workers=spec["readers"],
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -42,11 +42,15 @@ PAPER = Paper(
     name="arl-iccv2025",
     title="Wei, Luo, Luo: Improving Multimodal Learning via Imbalanced Learning, ICCV 2025",
     code="shicaiwei123/ICCV2025-ARL 358af4f67827",
-    settings=Settings(
-        epochs=100, batch_size=64, lr=1e-3, weight_decay=1e-4, lr_step=70, clip=40.0
-    ),
+    settings=Settings(epochs=100, batch_size=64, lr=1e-3, weight_decay=1e-4, lr_step=70, clip=40.0),
     views={
-        "crema-d": {"seconds": 3.0, "spectrogram": "log-stft", "n_fft": 512, "hop": 353, "frames": 1},
+        "crema-d": {
+            "seconds": 3.0,
+            "spectrogram": "log-stft",
+            "n_fft": 512,
+            "hop": 353,
+            "frames": 1,
+        },
         "kinetics-sounds": {
             "seconds": 5.0,
             "spectrogram": "log-stft",
@@ -71,12 +75,14 @@ PAPER = Paper(
             "split",
             "whole speakers for test (--protocol speakers of prepare), others for validation",
             followed=True,
+            of=("crema-d",),
         ),
         Point(
             "split",
             "AVE: lists with videos that are in train and test",
             "training clips of videos of test are left out (--protocol videos of prepare)",
             followed=True,
+            of=("ave",),
         ),
         Point("test split", "its last batch is dropped unless it is full", "every clip counts"),
         Point("seeds", "one run with the seed 0", "several paired seeds, 95% t intervals"),
@@ -90,6 +96,7 @@ PAPER = Paper(
             "Kinetics-Sounds: a random 5 s; AVE: stored spectrograms, whose making is not "
             "published",
             "the first 5 s; as OGM-GE's code makes those of AVE",
+            of=("kinetics-sounds", "ave"),
         ),
     ),
     untraced="Of the article's tables one number is quoted as it was read: joint training on AVE; "

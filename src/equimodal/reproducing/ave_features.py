@@ -47,7 +47,8 @@ def load_features(folder: Path) -> Splits[Segments]:
     classes = labels.argmax(axis=2) if labels.ndim == 3 else labels
     shape = classes.shape
     if classes.ndim != 2 or audio.shape[:2] != shape or visual.shape[:2] != shape:
-        found = ", ".join(f"{n} {a.shape}" for n, a in zip(FILES, (audio, visual, labels)))
+        arrays = {"audio": audio, "visual": visual, "labels": labels}
+        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise SetupError(f"{folder}: expected {LAYOUT}, found {found}")
     count = labels.shape[2] if labels.ndim == 3 else int(classes.max()) + 1
 

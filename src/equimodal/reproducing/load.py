@@ -44,7 +44,7 @@ def joined(one: Samples, other: Samples) -> Samples:
             name: torch.cat([each, other.features[name]]) for name, each in one.features.items()
         }
         return Segments(features, target, torch.cat([one.ids, other.ids]))
-    first, second = cast(Clips, one), cast(Clips, other)
+    first, second = cast("Clips", one), cast("Clips", other)
     stored = Shards(
         [*first.stored.files, *second.stored.files],
         [*_rows(first.stored), *_rows(second.stored)],
@@ -52,9 +52,7 @@ def joined(one: Samples, other: Samples) -> Samples:
         first.stored.kinds,
     )
     groups = torch.cat([first.groups, second.groups])
-    return Clips(
-        stored, first.maker, target, groups, [*first.ids, *second.ids], first.classes
-    )
+    return Clips(stored, first.maker, target, groups, [*first.ids, *second.ids], first.classes)
 
 
 def _rows(stored: Shards) -> list[int]:

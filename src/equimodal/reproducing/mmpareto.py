@@ -61,6 +61,7 @@ PAPER = Paper(
             "split",
             "whole speakers for test (--protocol speakers of prepare), others for validation",
             followed=True,
+            of=("crema-d",),
         ),
         Point("seeds", "one run with the seed 0", "several paired seeds, 95% t intervals"),
         Point(
@@ -71,7 +72,8 @@ PAPER = Paper(
         Point(
             "Greedy",
             "not in the released code",
-            "on a host with MMTM gates between the two ResNet-18, beside joint training of the same",
+            "on ResNet-18 with MMTM gates between them, beside joint training of the same",
+            of=("mmtm",),
         ),
     ),
     untraced="Of the article's table the rows of the uniform sum and of pre-training are quoted "

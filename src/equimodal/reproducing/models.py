@@ -34,7 +34,9 @@ def model_of(splits: Splits[Any], seed: int, model: str, width: int = WIDTH) -> 
     """
     if splits.modalities != NAMES:
         found = ", ".join(splits.modalities)
-        raise SetupError(f"{splits.card.name}: expected the modalities audio, visual, found {found}")
+        raise SetupError(
+            f"{splits.card.name}: expected the modalities audio, visual, found {found}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MODELS[model](splits.train.shapes, len(splits.classes), width)

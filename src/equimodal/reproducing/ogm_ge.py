@@ -74,9 +74,21 @@ PAPER = Paper(
     code="GeWu-Lab/OGM-GE_CVPR2022 343dc1d95c9b",
     settings=Settings(epochs=100, batch_size=64, lr=1e-3, weight_decay=1e-4, lr_step=70),
     views={
-        "crema-d": {"seconds": 3.0, "spectrogram": "log-stft", "n_fft": 512, "hop": 353, "frames": 1},
+        "crema-d": {
+            "seconds": 3.0,
+            "spectrogram": "log-stft",
+            "n_fft": 512,
+            "hop": 353,
+            "frames": 1,
+        },
         "kinetics-sounds": {"seconds": 10.0, "spectrogram": "fbank", "mels": 128, "frames": 3},
-        "vggsound": {"seconds": 5.0, "spectrogram": "log-stft", "n_fft": 256, "hop": 128, "frames": 3},
+        "vggsound": {
+            "seconds": 5.0,
+            "spectrogram": "log-stft",
+            "n_fft": 256,
+            "hop": 128,
+            "frames": 3,
+        },
         "ave": {"seconds": 10.0, "spectrogram": "log-stft", "n_fft": 512, "hop": 159, "frames": 3},
     },
     tables={
@@ -106,12 +118,20 @@ PAPER = Paper(
             "no validation split",
             "whole speakers for test (--protocol speakers of prepare), others for validation",
             followed=True,
+            of=("crema-d",),
         ),
         Point(
             "split",
             "VGGSound and AVE: lists with videos that are in train and test",
             "training clips of videos of test are left out (--protocol videos of prepare)",
             followed=True,
+            of=("vggsound", "ave"),
+        ),
+        Point(
+            "split",
+            "AVE's features: lists, of which 8 of 402 videos of test are in train too",
+            "the same lists",
+            of=("ave-features",),
         ),
         Point(
             "seeds",
@@ -122,26 +142,31 @@ PAPER = Paper(
             "score of FiLM and gated",
             "the split of a concat head, which the released code fails on",
             "ablation: the other modality's feature is zero",
+            of=("film", "gated"),
         ),
         Point(
             "frames",
             "the first in the order of the file system, or at fixed places",
             "drawn from equal parts in training, the middle ones in evaluation",
+            of=("crema-d", "kinetics-sounds", "vggsound", "ave"),
         ),
         Point(
             "sound",
             "VGGSound: a random 5 s; AVE: power, standardised; Kinetics-Sounds: shifted and scaled",
             "the first 5 s; magnitude as it is; filter banks as they are",
+            of=("kinetics-sounds", "vggsound", "ave"),
         ),
         Point(
             "Kinetics-Sounds",
             "14,799 and 2,597 clips of a list of its own, 31 classes",
             "the clips that you have of 31 classes, split as Kinetics is",
+            of=("kinetics-sounds",),
         ),
         Point(
             "PSP",
             "a pair similarity loss is added with the weight 100 in PSP's code",
             "cross-entropy of the segments alone",
+            of=("psp",),
         ),
     ),
     untraced="The article's tables could not be read: numbers are those that others quote, and "

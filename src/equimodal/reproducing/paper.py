@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -61,12 +61,17 @@ class Point:
         published: what the article or its code does.
         ours: what is done here.
         followed: whether ``--protocol published`` follows the article in it.
+        of: the data sets or models that it is about; all if there are none.
     """
 
     topic: str
     published: str
     ours: str
     followed: bool = False
+    of: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.topic}: published: {self.published}; here: {self.ours}"
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,11 @@ class Paper:
             raise SetupError(unknown(f"table of {self.name}", table, self.tables))
         return self.tables[table]
 
-    def differing(self, protocol: Protocol) -> tuple[Point, ...]:
-        """Return the points in which a protocol leaves the article."""
-        return tuple(p for p in self.points if protocol == "honest" or not p.followed)
+    def differing(self, protocol: Protocol, rows: Iterable[Row]) -> list[Point]:
+        """Return the points in which a protocol leaves the article in some rows."""
+        parts = {part for row in rows for part in (row.data, row.model)}
+        left = [p for p in self.points if protocol == "honest" or not p.followed]
+        return [p for p in left if not p.of or parts & set(p.of)]
 
 
 def chosen(rows: tuple[Row, ...], wanted: list[str] | None) -> tuple[Row, ...]:

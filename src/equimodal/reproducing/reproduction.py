@@ -118,10 +118,11 @@ class Reproduction:
         show: Callable[[Progress], None] | None = None,
         engine: Engine | None = None,
         limit: float | None = None,
+        readers: int = 0,
     ) -> dict[str, str]:
         """Do what is left; see `equimodal.compare.run_all`."""
         comparisons = list(self.comparisons.values())
-        return run_all(comparisons, self.folder, workers, show, engine, limit)
+        return run_all(comparisons, self.folder, workers, show, engine, limit, readers)
 
     def outcomes(self) -> dict[str, Outcome]:
         """Return what has come of rows, by their names."""
@@ -172,8 +173,7 @@ class Reproduction:
         return paths
 
     def _document(self, name: str, rows: Sequence[Row], outcomes: Mapping[str, Outcome]) -> str:
-        points = self.paper.differing(self.protocol)
-        differs = [f"- {p.topic}: published: {p.published}; here: {p.ours}" for p in points]
+        differs = [f"- {point}" for point in self.paper.differing(self.protocol, rows)]
         parts = [
             f"# {name} of {self.paper.name}",
             f"{self.paper.title}. Settings: {self.paper.code}.",

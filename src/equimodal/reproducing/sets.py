@@ -40,7 +40,10 @@ class Wanted:
         options = self.honest if protocol == "honest" else self.published
         out = folder / self.place(protocol)
         made = f"equimodal prepare {self.name} --source raw/{self.name} --out {quoted(out)}"
-        lines = [f"equimodal download {self.name} --out raw/{self.name}", f"{made} {options}".strip()]
+        lines = [
+            f"equimodal download {self.name} --out raw/{self.name}",
+            f"{made} {options}".strip(),
+        ]
         return [*lines, *([self.remark] if protocol == "published" and self.remark else [])]
 
     def place(self, protocol: Protocol) -> str:
@@ -105,7 +108,9 @@ def found(names: Iterable[str], given: Sequence[str], protocol: Protocol) -> dic
         if "" in reasons:
             places[name] = there[reasons.index("")]
             continue
-        lacking.append(_how(name, wanted, folders[0] if folders else Path("data"), protocol, reasons))
+        lacking.append(
+            _how(name, wanted, folders[0] if folders else Path("data"), protocol, reasons)
+        )
     if lacking:
         where = ", ".join(given) or "--data was not given"
         raise SetupError("\n".join([f"data is missing ({where}):", *lacking]))

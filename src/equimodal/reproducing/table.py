@@ -13,9 +13,16 @@ from equimodal.compare.summary import Row as Outcome
 from equimodal.reproducing.paper import Row
 
 TERMS = (
-    "Test accuracy in %: mean [95% t interval over seeds]; `against joint` is the paired difference "
-    "to training without a method on the same data and model. `published` is the article's number "
-    "where it could be traced."
+    "Test accuracy in %: mean [95% t interval over seeds]; published is the article's number where "
+    "it could be traced. The file has the paired difference to training without a method too, and "
+    "each modality read through the joint head."
+)
+
+EXPLAINED = (
+    "Test accuracy in per cent: mean over seeds with 95% t interval, and the paired difference to "
+    "`joint`, training without a method, on the same data and model. Columns of modalities: read "
+    "through the joint head, or models of their own. `published` is the article's number where it "
+    "could be traced."
 )
 
 
@@ -39,14 +46,18 @@ def markdown(rows: Sequence[Row], outcomes: Mapping[str, Outcome], seeds: Sequen
     columns["row"] = [f"`{name}`" for name in columns["row"]]
     if not any(columns["seeds"]):
         del columns["seeds"]
-    lines = [tuple(columns), ("---", *["---:"] * (len(columns) - 1)), *zip(*columns.values())]
+    lines = [
+        tuple(columns),
+        ("---", *["---:"] * (len(columns) - 1)),
+        *zip(*columns.values(), strict=True),
+    ]
     quoted = [row for row in rows if row.published is not None]
     sources = [
         f"- `{row.name}` {row.published.accuracy:.1f}: {row.published.source}"
         for row in quoted
         if row.published is not None
     ]
-    said = ["", TERMS, *(["", "Published numbers:", "", *sources] if sources else [])]
+    said = ["", EXPLAINED, *(["", "Published numbers:", "", *sources] if sources else [])]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *said])
 
 
