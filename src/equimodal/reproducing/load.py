@@ -27,7 +27,8 @@ def load(source: Source, protocol: Protocol) -> Splits[Any]:
             on the test split.
     """
     folder = Path(source.name)
-    splits = load_features(folder) if (folder / FILES[0]).exists() else source.load()
+    features = (folder / FILES[0]).exists()
+    splits: Splits[Any] = load_features(folder) if features else source.load()
     if protocol == "honest":
         return splits
     card = splits.card  # what is called so in every table, figure and page
@@ -51,7 +52,7 @@ def joined(one: Samples, other: Samples) -> Samples:
         [*first.stored.names, *second.stored.names],
         first.stored.kinds,
     )
-    groups = torch.cat([first.groups, second.groups])
+    groups = torch.cat([each.groups for each in (first, second) if each.groups is not None])
     return Clips(stored, first.maker, target, groups, [*first.ids, *second.ids], first.classes)
 
 

@@ -58,7 +58,7 @@ class SnippetTSN(TSN):
         """
         sound, frames = inputs
         length = sound.shape[-1] // SNIPPETS
-        parts = sound[..., : SNIPPETS * length].unflatten(-1, (SNIPPETS, length))
+        parts = sound.unfold(-1, length, length)[..., :SNIPPETS, :]
         return super().forward(parts.movedim(-2, 1), frames.movedim(2, 1))
 
 
@@ -101,7 +101,7 @@ class Framewise(nn.Module):
         """Return maps ``(B, D, T, I, J)`` of ``(B, C, T, H, W)``."""
         frames = x.transpose(1, 2)
         maps: Tensor = self.stage(frames.flatten(0, 1))
-        return maps.unflatten(0, frames.shape[:2]).transpose(1, 2)
+        return maps.view(*frames.shape[:2], *maps.shape[1:]).transpose(1, 2)
 
 
 def _mmtm(shapes: Shapes, classes: int, width: int) -> nn.Module:
