@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from equimodal.data.layouts.crema_d import EMOTIONS, CremaD
+from equimodal.data.layouts.vggsound import VGGSound
 from equimodal.errors import SetupError
 from equimodal.nn import ResNet18
 from equimodal.reproducing.ave_features import load_features
 from equimodal.reproducing.models import Framewise, SnippetTSN
+from equimodal.reproducing.sets import SETS
 from support.lookalikes import features
+from support.trees import tree, write
 
 
 def test_a_snippet_tsn_is_the_mean_of_its_snippets_class_scores() -> None:
@@ -35,7 +41,7 @@ def test_a_stage_on_frames_is_the_stage_on_every_frame() -> None:
         torch.testing.assert_close(made[:, :, frame], stage(clips[:, :, frame]))
 
 
-def test_features_that_do_not_fit_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     folder = features(tmp_path / "ave")
     assert load_features(folder).fingerprint == load_features(folder).fingerprint
     before = load_features(folder).fingerprint
@@ -50,3 +56,32 @@ def test_features_that_do_not_fit_are_refused(tmp_path) -> None:  # type: ignore
     (folder / "val.npy").unlink()
     with pytest.raises(SetupError, match=r"no val.npy"):
         load_features(folder)
+
+
+def test_splits_are_told_apart_by_what_the_layouts_say(tmp_path: Path) -> None:
+    """The words that a layout writes are those that a reproduction looks for."""
+    raw = tmp_path / "crema-d"
+    names = [f"{1001 + n // 6}_DFA_{e}_XX" for n, e in enumerate([*EMOTIONS] * 5)]
+    tree(raw, [f"AudioWAV/{name}.wav" for name in names])
+    tree(raw, [f"VideoFlash/{name}.flv" for name in names])
+    write(tmp_path / "lists/test.csv", *(f"{name},{name[9:12]}" for name in names[:6]))
+    split = {
+        "honest": CremaD(raw, protocol="speakers"),
+        "published": CremaD(raw, lists=tmp_path / "lists"),
+    }
+    _is_told_apart("crema-d", {each: made.listing().protocol for each, made in split.items()})
+
+    raw = tmp_path / "vggsound"
+    rows = [(f"v{n:010d}", n // 7) for n in range(14)]
+    tree(raw, [f"{name}_{34 + n:06d}.mp4" for n, (name, _) in enumerate(rows)])
+    lines = [f"{name},{34 + n},dog,{'test' if t else 'train'}" for n, (name, t) in enumerate(rows)]
+    write(raw / "vggsound.csv", *lines)
+    split = {"honest": VGGSound(raw, protocol="videos"), "published": VGGSound(raw)}
+    _is_told_apart("vggsound", {each: made.listing().protocol for each, made in split.items()})
+
+
+def _is_told_apart(name: str, protocols: dict[str, str]) -> None:
+    wanted = SETS[name]
+    assert wanted is not None
+    assert wanted.holds(protocols["published"])
+    assert not wanted.holds(protocols["honest"])

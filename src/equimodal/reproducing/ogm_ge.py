@@ -17,6 +17,9 @@ NUMBERS = {
     "crema-d/concat/ogm-ge": Published(
         61.9, "quoted by a reader: https://github.com/fanyunfeng-bit/Modal-Imbalance-PMR/issues/2"
     ),
+    "crema-d/concat/ogm": Published(
+        59.0, "our notes of Tables 2 and 7, second-hand: docs/methods/ge.md"
+    ),
     "crema-d/sum/ogm-ge": Published(62.2, f"quoted by a reader: {ISSUE}/30"),
 }
 

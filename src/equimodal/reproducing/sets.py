@@ -58,11 +58,14 @@ class Wanted:
             return f"{folder} holds {told.name}, not {self.name}"
         if protocol == "honest":
             return ""
-        if not told.protocol.startswith(self.listed) or (
-            self.unlisted and self.unlisted in told.protocol
-        ):
+        if not self.holds(told.protocol):
             return f"{folder} has another split than the article: {told.protocol}"
         return ""
+
+    def holds(self, protocol: str) -> bool:
+        """Whether a split is the article's, by how a prepared folder says it was made."""
+        apart = bool(self.unlisted) and self.unlisted in protocol
+        return protocol.startswith(self.listed) and not apart
 
 
 SETS: Mapping[str, Wanted | None] = {
