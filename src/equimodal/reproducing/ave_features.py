@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def load_features(folder: Path) -> Splits[Segments]:
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise SetupError(f"{folder}: no {', '.join(missing)}: expected {LAYOUT}")
+    stats = [(folder / name).stat() for name in FILES]
+    return _loaded(folder.resolve(), tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
+
+
+@lru_cache(maxsize=1)  # they are gigabytes, and several models are trained on them
+def _loaded(folder: Path, written: tuple[tuple[int, int], ...]) -> Splits[Segments]:
     audio, visual, labels, *orders = (np.load(folder / name, mmap_mode="r") for name in FILES)
     classes = labels.argmax(axis=2) if labels.ndim == 3 else labels
     shape = classes.shape
