@@ -92,6 +92,8 @@ def prepared(
     shard_size: int = 8,
     view: Mapping[str, Any] | None = None,
     spoil: Any = None,
+    name: str = "tiny",
+    protocol: str = "by hand",
 ) -> Path:
     """Write a prepared folder.
 
@@ -101,6 +103,8 @@ def prepared(
         shard_size: rows of a shard.
         view: settings that differ from `VIEW`.
         spoil: called with every row before it is stored.
+        name: of the data set.
+        protocol: how its splits were made.
     """
     splits = splits or {
         "train": clips(19, "a", 1),
@@ -142,9 +146,9 @@ def prepared(
         json.dumps(
             {
                 "format": 1,
-                "name": "tiny",
+                "name": name,
                 "classes": CLASSES,
-                "protocol": "by hand",
+                "protocol": protocol,
                 "modalities": kinds,
                 "rates": {name: RATE for name, kind in kinds.items() if kind == "sound"},
                 "recipe": {"fps": 5.0, "side": 20, "quality": 95, "rate": RATE},
@@ -152,7 +156,7 @@ def prepared(
                 "seconds": {name: longest for name, kind in kinds.items() if kind == "sound"},
                 "splits": described,
                 "failures": 0,
-                "fingerprint": fingerprint("tiny", CLASSES, members),
+                "fingerprint": fingerprint(name, CLASSES, members),
                 "about": about,
                 "versions": {"equimodal": "by hand"},
             }

@@ -35,7 +35,7 @@ ROOMS = [
     {"nn", "data", "tasks"},
     {"training", "integrations", "diagnostics"},
     {"compare", "report"},
-    {"choosing"},
+    {"choosing", "reproducing"},
     {"cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "decode a downloaded data set into what training reads",
     "train": "train one model by one method",
     "compare": "compare methods over paired seeds, with intervals",
+    "reproduce": "the tables of published articles, on your data",
     "choose": "find out which method to train with, on your own model",
     "predict": "what the chosen model answers",
     "diagnose": "which modality a trained model ignores, and whether to balance",

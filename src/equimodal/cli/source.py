@@ -79,7 +79,7 @@ def source_of(options: Any) -> data.Source:
     }
     given = {name: value for name, value in given.items() if value is not None}
     if options.view is not None:
-        given |= {name: _number(value) for name, value in _pairs("view", options.view)}
+        given |= view_of(options.view)
     if options.data is None:
         return data.Source(options.dataset, given)
     if not options.data.is_dir():
@@ -89,6 +89,15 @@ def source_of(options: Any) -> data.Source:
     if held != options.dataset:
         raise SetupError(f"--data: {options.data} holds {held}, not {options.dataset}")
     return source
+
+
+def view_of(text: str) -> dict[str, float | int | str]:
+    """Return what ``--view`` says.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    return {name: _number(value) for name, value in _pairs("view", text)}
 
 
 def folder_name(splits: data.Splits[data.Samples]) -> str:

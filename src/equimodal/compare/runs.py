@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 from equimodal.method import Method
@@ -24,6 +25,7 @@ class Entry:
         label: of the row.
         method: its name in the registry; several that compose, as ``ogm-ge+multi-loss``.
         options: its arguments; of several, by their names. `RATE` among them is the learning rate.
+            An argument that is an object is ``{"class_path": ..., "init_args": {...}}``.
         grid: values of arguments to choose from, by their names. A value is a number, or one for
             each of some modalities.
     """
@@ -66,7 +68,7 @@ class Run:
         Args:
             teachers: for those that take them.
         """
-        options = {name: value for name, value in self.options.items() if name != RATE}
+        options = {name: made(value) for name, value in self.options.items() if name != RATE}
         several = "+" in self.method
         return [
             kind(
@@ -75,6 +77,22 @@ class Run:
             )
             for kind in self.kinds
         ]
+
+
+def made(value: Any) -> Any:
+    """Return an option as the method takes it: what a ``class_path`` names is made.
+
+    >>> made({"class_path": "fractions.Fraction", "init_args": {"numerator": 3}})
+    Fraction(3, 1)
+    >>> made({"audio": 0.5})
+    {'audio': 0.5}
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if "class_path" not in value:
+        return {name: made(each) for name, each in value.items()}
+    module, _, name = str(value["class_path"]).rpartition(".")
+    return getattr(import_module(module), name)(**value.get("init_args", {}))
 
 
 def numbers(options: Mapping[str, Any]) -> dict[str, float]:

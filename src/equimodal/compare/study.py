@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from equimodal.compare import tables
 from equimodal.compare.figure import learning
 from equimodal.compare.plan import LOCK, note_plan
 from equimodal.compare.runs import Entry, planned
+from equimodal.compare.subject import Subject, usual
 from equimodal.compare.summary import Row, read, summarised
 from equimodal.compare.task import task_of
 from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
 from equimodal.report import save
 from equimodal.system.files import write_whole
-from equimodal.tasks import Engine, Local, Task, carry_out, locked, place
+from equimodal.tasks import Engine, Local, Lock, Task, carry_out, locked, place
 from equimodal.training import Encoder, Settings
 from equimodal.training.claim import Claim
 from equimodal.training.fit import versions
@@ -57,6 +59,7 @@ class Comparison:
         settings: how to train; the seed in it plays no part.
         modalities: some of the data set's, or None for all.
         encoder: what encodes a modality, see `equimodal.training.model_for`.
+        subject: data and model made otherwise than by `name` and `encoder`.
 
     Raises:
         SetupError: there is nothing to compare, or something twice; or the folder holds a
@@ -72,6 +75,7 @@ class Comparison:
         settings: Settings | None = None,
         modalities: Sequence[str] | None = None,
         encoder: Encoder = "small",
+        subject: Subject | None = None,
     ) -> None:
         self.entries = list(entries)
         self.seeds = list(seeds)
@@ -83,7 +87,8 @@ class Comparison:
         source = data.Source(name) if isinstance(name, str) else name
         chosen = {} if modalities is None else {"modalities": tuple(modalities)}
         self.source = replace(source, options={**source.options, **chosen})
-        self.splits = self.source.load()
+        self.subject = subject
+        self.splits = (subject or usual(encoder)).load(self.source)
         if len(self.splits.modalities) < 2:
             raise SetupError(
                 f"modalities: expected two or more, found {', '.join(self.splits.modalities)} alone"
@@ -101,6 +106,7 @@ class Comparison:
                 "fingerprint": self.splits.fingerprint,
                 **_layout(self.source),
                 "encoder": encoder,
+                **({} if subject is None else {"subject": subject.described()}),
                 "settings": asdict(self.settings),
                 "versions": versions(),
             },
@@ -137,28 +143,27 @@ class Comparison:
                 with those still to be done; or another process is at this comparison.
             KeyboardInterrupt: it was interrupted; another call goes on.
         """
-        if workers is not None and workers < 1:
-            raise SetupError(f"workers: expected 1 or more, found {workers}")
-        cores = os.cpu_count() or 1
-        # From what was asked for, not from what is left: a resumed comparison shall do the same
-        # arithmetic as an uninterrupted one.
-        threads = max(1, cores // (workers or cores))
-        tasks = [
-            task_of(run, self.source, self.settings, self.folder, self.encoder, threads, limit)
-            for run in self.runs
-        ]
-        if all(task.done for task in tasks):
-            (show or (lambda progress: None))(Progress(1, 1, len(tasks), len(tasks), ()))
-            return {}
+        return run_all([self], self.folder, workers, show, engine, limit)
+
+    def tasks(self, threads: int, limit: float | None = None, readers: int = 0) -> list[Task]:
+        """Return all runs as tasks, done or not."""
+        how = (self.source, self.settings, self.folder, self.encoder, threads, limit, self.subject)
+        return [task_of(run, *how, readers) for run in self.runs]
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[Lock]:
+        """Claim the folder, as long as its runs are done.
+
+        Raises:
+            SetupError: see `run`.
+        """
         self.claim.check()
         self.folder.mkdir(parents=True, exist_ok=True)
         refusal = f"{self.folder}: another process is at this comparison: wait for it, or name "
         with locked(self.folder / LOCK, refusal + "another folder") as lock:
             self.claim.write()
             note_plan(self.folder, self.runs)
-            needed = [task_of.__module__]
-            with engine or Local(workers or cores, needed, lock) as engine:
-                return self._watch(engine, tasks, show or (lambda progress: None))
+            yield lock
 
     def rows(self) -> list[Row]:
         """Return the rows of all runs that are finished."""
@@ -191,24 +196,85 @@ class Comparison:
             "rows that are named so, and in the ensemble."
         )
 
-    def _watch(
-        self, engine: Engine, tasks: Sequence[Task], show: Callable[[Progress], None]
-    ) -> dict[str, str]:
-        epochs = self.settings.epochs or 0
-        ended = {task.name: "" for task in tasks if task.done}
 
-        def tell() -> None:
-            current = {t.name: place(t.folder) or 0 for t in engine.running()}
-            done = len(ended) * epochs + sum(current.values())
-            finished = sum(not reason for reason in ended.values())
-            show(Progress(done, len(tasks) * epochs, finished, len(tasks), tuple(current)))
+def run_all(
+    comparisons: Sequence[Comparison],
+    folder: Path,
+    workers: int | None = None,
+    show: Callable[[Progress], None] | None = None,
+    engine: Engine | None = None,
+    limit: float | None = None,
+    readers: int = 0,
+) -> dict[str, str]:
+    """Do all runs of some comparisons that are not done yet, by one engine.
 
+    Args:
+        comparisons: with folders of their own.
+        folder: that all of them are in, or that of the only one.
+        workers: see `Comparison.run`, as all that follow.
+        show: see there.
+        engine: see there.
+        limit: see there.
+        readers: processes that read prepared clips for each run.
+
+    Raises:
+        SetupError: see `Comparison.run`.
+        KeyboardInterrupt: see `Comparison.run`.
+    """
+    show = show or (lambda progress: None)
+    if workers is not None and workers < 1:
+        raise SetupError(f"workers: expected 1 or more, found {workers}")
+    cores = os.cpu_count() or 1
+    # From what was asked for, not from what is left: a resumed comparison shall do the same
+    # arithmetic as an uninterrupted one.
+    threads = max(1, cores // (workers or cores))
+    epochs: dict[str, int] = {}
+    tasks: list[Task] = []
+    with contextlib.ExitStack() as stack:
+        lock: Lock | None = None
+        if any(each.folder != folder for each in comparisons):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(
+                locked(folder / LOCK, f"{folder}: another process is at it: wait for it")
+            )
+        left = False
+        for each in comparisons:
+            own = each.tasks(threads, limit, readers)
+            within = "" if each.folder == folder else f"{each.folder.relative_to(folder)}/"
+            own = [replace(task, name=f"{within}{task.name}") for task in own]
+            epochs |= {task.name: each.settings.epochs or 0 for task in own}
+            tasks += own
+            if not all(task.done for task in own):
+                left = True
+                taken = stack.enter_context(each.taken())
+                lock = lock or taken
+        if not left:
+            show(Progress(1, 1, len(tasks), len(tasks), ()))
+            return {}
+        with engine or Local(workers or cores, [task_of.__module__], lock) as engine:
+            return _watched(engine, tasks, epochs, show)
+
+
+def _watched(
+    engine: Engine,
+    tasks: Sequence[Task],
+    epochs: Mapping[str, int],
+    show: Callable[[Progress], None],
+) -> dict[str, str]:
+    ended = {task.name: "" for task in tasks if task.done}
+
+    def tell() -> None:
+        current = {t.name: place(t.folder) or 0 for t in engine.running()}
+        done = sum(epochs[name] for name in ended) + sum(current.values())
+        finished = sum(not reason for reason in ended.values())
+        show(Progress(done, sum(epochs.values()), finished, len(tasks), tuple(current)))
+
+    tell()
+    for outcome in carry_out(engine, tasks):
+        if outcome is not None:
+            ended[outcome.task.name] = outcome.reason
         tell()
-        for outcome in carry_out(engine, tasks):
-            if outcome is not None:
-                ended[outcome.task.name] = outcome.reason
-            tell()
-        return {name: reason for name, reason in ended.items() if reason}
+    return {name: reason for name, reason in ended.items() if reason}
 
 
 def _layout(source: data.Source) -> dict[str, object]:

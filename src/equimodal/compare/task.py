@@ -12,10 +12,11 @@ import torch
 
 from equimodal import data
 from equimodal.compare.runs import RATE, Run
+from equimodal.compare.subject import Subject, usual
 from equimodal.compare.teaching import teachers_of_seed
 from equimodal.methods.supplied import TEACHERS, takes_teachers
 from equimodal.tasks import Task, note
-from equimodal.training import Encoder, Settings, fit, model_for
+from equimodal.training import Encoder, Settings, fit
 
 
 class Noting(L.Callback):
@@ -36,6 +37,8 @@ def task_of(
     encoder: Encoder = "small",
     threads: int = 1,
     limit: float | None = None,
+    subject: Subject | None = None,
+    readers: int = 0,
 ) -> Task:
     """Return a run as a task.
 
@@ -47,14 +50,17 @@ def task_of(
         encoder: what encodes a modality.
         threads: that the run may use.
         limit: seconds that it may take.
+        subject: instead of the data as they are and a model with this encoder.
+        readers: processes that read prepared clips for the run; they change no number.
     """
     spec = {
         "run": asdict(run),
         "source": noted(source),
         "settings": asdict(replace(settings, seed=run.seed, lr=run.options.get(RATE, settings.lr))),
         "teachers": str(folder.absolute() / TEACHERS),
-        "encoder": encoder,
+        "subject": (subject or usual(encoder)).described(),
         "threads": threads,
+        "readers": readers,
     }
     own = folder.absolute() / "runs" / run.name
     return Task(run.name, f"{__name__}:train_run", spec, own, limit=limit)
@@ -71,8 +77,9 @@ def train_run(spec: dict[str, Any], folder: Path) -> None:
     """Train and evaluate the run of a specification; it goes on from its last epoch."""
     torch.set_num_threads(spec["threads"])
     run, settings = Run(**spec["run"]), Settings(**spec["settings"])
-    splits = data.Source(**spec["source"]).load()
-    model = model_for(splits, seed=run.seed, encoder=spec["encoder"])
+    subject = Subject(**spec["subject"])
+    splits = subject.load(data.Source(**spec["source"]))
+    model = subject.make(splits, run.seed)
     supplied = {}
     if any(map(takes_teachers, run.kinds)):
         supplied[TEACHERS] = teachers_of_seed(splits, settings, model, Path(spec["teachers"]))
@@ -85,5 +92,6 @@ def train_run(spec: dict[str, Any], folder: Path) -> None:
         resume=True,
         tensorboard=False,
         callbacks=[Noting(folder)],
+        workers=spec["readers"],
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
@@ -24,7 +25,7 @@ from equimodal.data import Arrays, Samples, Source, Splits, available
 from equimodal.errors import SetupError
 from equimodal.integrations.lightning import Balance
 from equimodal.method import Method
-from equimodal.nn import Multimodal
+from equimodal.nn import Multimodal, segment_cross_entropy
 from equimodal.training.claim import Claim
 from equimodal.training.engine import interruptible, precision, quiet
 from equimodal.training.history import History
@@ -100,6 +101,7 @@ def fit(
             forward=module.run,
             train_loader=loaders["train"],
             val_loader=loaders["val"],
+            criterion=_criterion(splits),
         )
         with balance.make(module, [settings.make_optimizer(model)], epochs=settings.epochs):
             pass  # what cannot be attached is refused before anything is written
@@ -236,6 +238,11 @@ def _loaders(
         "val": evaluated(splits.val),
         "test": evaluated(splits.test),
     }
+
+
+def _criterion(splits: Splits[Samples]) -> Any:
+    """Return the loss that the targets want: a class for each sample, or for each segment of it."""
+    return segment_cross_entropy if splits.train.target.ndim > 1 else F.cross_entropy
 
 
 def _loggers(folder: Path, tensorboard: bool) -> list[Logger]:

@@ -98,14 +98,16 @@ class BalancedModule(L.LightningModule):
         *inputs, target = self.transform(batch)
         balancer = Balance.of(self)
         logits, alone = balancer.evaluate(*inputs)
+        loss = balancer.criterion.total(logits, target)
+        # Of segments each counts: logits (B, T, C), classes (B, T).
+        logits, target = logits.flatten(0, -2), target.flatten()
         metrics: Any = self.scores[f"{stage}_metrics"]
         metrics["accuracy"].update(logits, target)
         metrics["macro_f1"].update(logits, target)
         if stage == "test":
             self.right.append((logits.argmax(dim=1) == target).flatten().cpu())
         for name, single in alone.items():
-            metrics[f"accuracy_{name}"].update(single, target)
-        loss = balancer.criterion.total(logits, target)
+            metrics[f"accuracy_{name}"].update(single.flatten(0, -2), target)
         self.log(f"{stage}/loss", loss, on_epoch=True, batch_size=len(target))
         self.log_dict(
             {f"{stage}/{_spell(name)}": metric for name, metric in metrics.items()},
