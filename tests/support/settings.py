@@ -134,6 +134,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "joint": eq.Joint,
     "lfm": eq.LFM,
     "loss-weighting": eq.LossWeighting,
+    "masam": eq.MASAM,
     "mbsd": eq.MBSD,
     "mcr": mcr,
     "midas": midas,

@@ -32,6 +32,7 @@ from equimodal.functional.lfm import (
     weight_slope,
 )
 from equimodal.functional.linear import split_affine, split_linear
+from equimodal.functional.masam import alignment, along, displacement, progress
 from equimodal.functional.mbsd import self_distillation
 from equimodal.functional.mcr import scaled_gradient, supervised_contrast
 from equimodal.functional.midas import (
@@ -82,6 +83,8 @@ __all__ = [
     "additive_log_mean_exp",
     "agm_coefficient",
     "agreement",
+    "alignment",
+    "along",
     "asymmetric_weights",
     "blending_weights",
     "boosting_loss",
@@ -100,6 +103,7 @@ __all__ = [
     "direction_loss",
     "discrepancy_ratio",
     "discriminative",
+    "displacement",
     "dominance",
     "drawn_filters",
     "drop_probability",
@@ -134,6 +138,7 @@ __all__ = [
     "patience_spent",
     "prime_indicator",
     "prioritised",
+    "progress",
     "prototype_entropy",
     "prototype_logits",
     "prototype_losses",

@@ -17,6 +17,7 @@ from equimodal.methods.gradient.conflict import Conflict, MinNorm, TorchJD
 from equimodal.methods.gradient.dgl import DGL
 from equimodal.methods.gradient.direction import Direction, GradientCosine, WeightCosine
 from equimodal.methods.gradient.inforeg import InfoReg
+from equimodal.methods.gradient.masam import MASAM
 from equimodal.methods.gradient.mmpareto import MMPareto
 from equimodal.methods.gradient.mwam import MWAM
 from equimodal.methods.gradient.ogm import GE, OGM, OGMGE
@@ -92,6 +93,7 @@ __all__ = [
     "GE",
     "IPRM",
     "LFM",
+    "MASAM",
     "MBSD",
     "MCR",
     "MIDAS",
