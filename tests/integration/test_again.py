@@ -318,6 +318,22 @@ def test_a_loss_of_the_users_own_before_the_loop_is_added() -> None:
     torch.testing.assert_close(ours, plain + 3)
 
 
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_of_the_step_before_may_be_cleared_within_the_loop(to_none: bool) -> None:
+    """As Lightning does, after the forward."""
+    world, twin = World(), World()
+    within, after = world.balance(eq.MASAM()), twin.balance(eq.MASAM())
+    for seed in range(3):
+        for _ in within.passes():
+            loss = loss_of(within, batch(12, seed=seed))()
+            world.optimizer.zero_grad(set_to_none=to_none)
+            within.backward(loss)
+        within.modulate()
+        world.optimizer.step()
+        again(after, loss_of(after, batch(12, seed=seed)))
+    assert torch.equal(weights(world.model), weights(twin.model))
+
+
 def test_a_closure_holds_the_whole_loop() -> None:
     world, twin = World(), World()
     first, second = world.balance(Everything()), twin.balance(Everything())

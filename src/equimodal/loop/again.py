@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from equimodal.errors import StepError
 from equimodal.loop.modulate import judge
-from equimodal.loop.parts import Parts
+from equimodal.loop.parts import Gradients, Parts
 from equimodal.loop.replay import Replay
 from equimodal.method import REST, Method
 from equimodal.system.randomness import noted
 from equimodal.update.optimizers import held
-
-Gradients = dict[nn.Parameter, Tensor]
 
 
 def passes(parts: Parts) -> Iterator[int]:
@@ -45,7 +43,7 @@ def passes(parts: Parts) -> Iterator[int]:
     model, groups = parts.attached.bare_model, _groups(parts)
     parameters = [parameter for group in groups.values() for parameter in group]
     devices = {parameter.device for parameter in parameters}
-    earlier, repeat = _taken(parameters), noted(devices)
+    repeat = noted(devices)
     parts.replay = replay = Replay((*parts.acting(), parts.scores))
     parts.running = 1
     try:
@@ -79,9 +77,18 @@ def passes(parts: Parts) -> Iterator[int]:
             parts.ledger.drop()
         raise
     finally:
-        parts.running, parts.replay = 0, None
-        _add(earlier)
+        _add(parts.earlier or {})
+        parts.running, parts.replay, parts.earlier = 0, None, None
         parts.ledger.note()
+
+
+def begin(parts: Parts) -> None:
+    """Before the first backward pass of a step: set aside gradients that are there already.
+
+    Not sooner, because the body of the loop may clear those of the step before.
+    """
+    if parts.running == 1 and parts.earlier is None:
+        parts.earlier = _taken([p for group in _groups(parts).values() for p in group])
 
 
 def _refuse_late(parts: Parts, method: Method) -> None:

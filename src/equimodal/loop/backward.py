@@ -9,6 +9,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from equimodal.composing.refusals import refuse_accumulation
 from equimodal.errors import StepError
+from equimodal.loop.again import begin
 from equimodal.loop.handout import Pending
 from equimodal.loop.parts import Parts
 from equimodal.update.reach import Reached, reached
@@ -44,6 +45,7 @@ def backpropagated(
             "other weights: write for _ in balancer.passes(): around the lines from the forward "
             "to balancer.backward(loss), and balancer.modulate() after that loop"
         )
+    begin(parts)
     leads = None
     if any(method.overrides("frozen") for method in parts.acting()):
         zeros = [record.zero.grad_fn for record in records if record.zero is not None]

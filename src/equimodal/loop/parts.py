@@ -53,6 +53,7 @@ from equimodal.update.separation import Separation
 from equimodal.update.staged import say_untrained
 from equimodal.update.tracking import Tracker
 
+Gradients = dict[nn.Parameter, Tensor]
 _Made = TypeVar("_Made", bound="Parts")
 
 
@@ -75,6 +76,7 @@ class Parts(ABC):
         modulations: within one ``optimizer.step(closure)``.
         running: which pass over the batches of a step runs now; 0 outside of `passes`.
         replay: what methods were before the first of those passes.
+        earlier: gradients that were there before them.
         epoch: epochs ended so far.
         steps: optimizer steps taken so far.
     """
@@ -139,6 +141,7 @@ class Parts(ABC):
         self._agreed = False
         self.modulations = self.running = 0
         self.replay: Replay | None = None
+        self.earlier: Gradients | None = None
         self.notices = Notices(modalities, self.optimizers)
         handles = self.methods.attach(self.attached.bare_model, modalities)
         self.ledger = Ledger(
