@@ -153,6 +153,7 @@ METHODS: dict[str, Callable[[], eq.Method]] = {
     "ogm-ge": ogm_ge,
     "olm": eq.OLM,
     "opm": opm,
+    "passion": eq.PASSION,
     "pmr": eq.PMR,
     "pretraining": pretraining,
     "reconboost": reconboost,

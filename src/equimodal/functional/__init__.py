@@ -59,6 +59,13 @@ from equimodal.functional.noise import (
 )
 from equimodal.functional.olm import norm_slope, relative_pace
 from equimodal.functional.opm import drop_probability, drop_scale
+from equimodal.functional.passion import (
+    lagging,
+    prototype_similarity,
+    similarity_gap,
+    softened_divergence,
+    updated_factors,
+)
 from equimodal.functional.pmr import (
     class_sums,
     dominance,
@@ -119,6 +126,7 @@ __all__ = [
     "keep_modalities",
     "keep_probability",
     "label_information",
+    "lagging",
     "lagging_modalities",
     "late_average",
     "learning_speed",
@@ -142,6 +150,7 @@ __all__ = [
     "prototype_entropy",
     "prototype_logits",
     "prototype_losses",
+    "prototype_similarity",
     "purity",
     "recursive_least_squares",
     "relative_accuracy",
@@ -161,10 +170,12 @@ __all__ = [
     "separability",
     "shapley_responses",
     "shapley_values",
+    "similarity_gap",
     "slice_moments",
     "sliced_std",
     "smooth_maximum",
     "soften",
+    "softened_divergence",
     "speed_difference",
     "split_affine",
     "split_linear",
@@ -180,6 +191,7 @@ __all__ = [
     "unit_norm",
     "unit_rows",
     "unmasked",
+    "updated_factors",
     "updated_shares",
     "weak_modality_weight",
     "weight_slope",

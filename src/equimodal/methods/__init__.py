@@ -53,6 +53,7 @@ from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVector
 from equimodal.methods.objective.modgap import ModGap
 from equimodal.methods.objective.multi_loss import MultiLoss
 from equimodal.methods.objective.olm import OLM
+from equimodal.methods.objective.passion import PASSION
 from equimodal.methods.objective.pmr import PMR
 from equimodal.methods.objective.simbamm import SimBaMM
 from equimodal.methods.objective.stimulation import (
@@ -106,6 +107,7 @@ __all__ = [
     "OGMGE",
     "OLM",
     "OPM",
+    "PASSION",
     "PMR",
     "UMT",
     "AMCo",
