@@ -92,7 +92,8 @@ def updated_factors(factors: Tensor, distances: Tensor, rate: float) -> Tensor:
     """
     mean = distances.mean()
     moved = (factors - rate * (mean - distances) / mean).clamp(0.1, 4.0)
-    return len(moved) ** 0.5 * moved / moved.norm()
+    scaled: Tensor = len(moved) ** 0.5 * moved / moved.norm()
+    return scaled
 
 
 def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
