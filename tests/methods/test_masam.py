@@ -15,21 +15,9 @@ import equimodal as eq
 from equimodal.functional import along, displacement, progress
 from equimodal.methods.gradient.masam import MASAM
 from support.classifiers import ByHand
-from support.worlds import World, batch, weights
+from support.worlds import World, batch, train, weights
 
 SETTINGS = {"radius": 0.7, "weight": 0.6, "momentum": 0.8}
-
-
-def train(balancer: eq.Balancer, batches: list[tuple[Tensor, ...]], micro: int = 1) -> None:
-    (optimizer,) = balancer.optimizers
-    for whole in batches:
-        for _ in balancer.passes():
-            for *inputs, target in zip(*(t.chunk(micro) for t in whole), strict=True):
-                loss = balancer.loss(balancer.attached.model(*inputs), target)
-                balancer.backward(loss / micro)
-        balancer.modulate()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def gradient(loss: Tensor, module: nn.Module) -> list[Tensor]:
