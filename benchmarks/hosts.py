@@ -197,13 +197,14 @@ def run(
     for _ in range(epochs):
         for index in torch.split(torch.randperm(len(task.train[-1]), generator=order), 64):
             *inputs, target = (part[index] for part in task.train)
-            if isinstance(model, CentralNet):  # its loss has a term for each branch
-                features = model.encode(*inputs)
-                loss = balancer.loss(model.head(**features), target)
-                loss = loss + model.branch_loss(features, target)
-            else:
-                loss = balancer.loss(model(*inputs), target)
-            balancer.backward(loss)
+            for _ in balancer.passes():
+                if isinstance(model, CentralNet):  # its loss has a term for each branch
+                    features = model.encode(*inputs)
+                    loss = balancer.loss(model.head(**features), target)
+                    loss = loss + model.branch_loss(features, target)
+                else:
+                    loss = balancer.loss(model(*inputs), target)
+                balancer.backward(loss)
             balancer.modulate()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

@@ -127,10 +127,12 @@ def stepper(setting: Setting, method: eq.Method | None, epochs: int = 0) -> Call
         optimizer,
         train_loader=loader,
         val_loader=loader,
+        epochs=100,
     )
 
     def balanced() -> None:
-        balancer.backward(balancer.loss(model(*inputs), target))
+        for _ in balancer.passes():
+            balancer.backward(balancer.loss(model(*inputs), target))
         balancer.modulate()
         optimizer.step()
         optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from equimodal.attach.copying import of_a_copy
 from equimodal.attach.sharding import refuse_copy
-from equimodal.epochs.redrive import narrowed, refuse_stream
+from equimodal.epochs.redrive import refuse_stream
 from equimodal.epochs.run import Run
+from equimodal.loop.again import passes
 from equimodal.loop.backward import backpropagated
 from equimodal.loop.batches import Reordered
-from equimodal.loop.loss import of_step, own_losses
+from equimodal.loop.loss import matched, of_step, own_losses
 from equimodal.loop.modulate import modulated
 from equimodal.loop.own_losses import OwnLosses, refuse_both
 from equimodal.loop.parts import Parts
@@ -135,7 +136,22 @@ class Balancer(Parts):
         self.notices.evaluating(self.attached.model)
         if own is not None:
             return self.handout.give(*own_losses(self, own))
-        return self.handout.give(*of_step(self, self._step(logits, target, present)))
+        return self.handout.give(*of_step(self, matched(self, logits, target, present)))
+
+    def passes(self) -> Iterator[int]:
+        """Return what to iterate over around the forward and backward of all batches of a step.
+
+        Once, and a second time on moved weights where a method asks for it (`Method.perturb`)::
+
+            for _ in balancer.passes():
+                loss = balancer.loss(model(audio, visual), target)
+                balancer.backward(loss)
+            balancer.modulate()
+
+        Raises:
+            StepError: the passes of this step are over already.
+        """
+        return passes(self)
 
     @eager  # a compiled step breaks at a backward pass anyway: here, and only once
     def backward(self, loss: Tensor, using: Callable[[Tensor], None] | None = None) -> None:
@@ -275,18 +291,6 @@ class Balancer(Parts):
         self.detach()
 
     # ------------------------------------------------------------------
-
-    def _step(self, logits: Any, target: Any, present: Mapping[str, Tensor] | None) -> Step:
-        """Return the step that led to these logits."""
-        if self.batch is None and self.methods.any("order") and not self.driven:
-            self.notices.unordered()
-        indices, kept = (None, {}) if self.batch is None else self.batch
-        step = self.attached.step(logits, target, narrowed(present, kept), indices, self.epoch)
-        step.process_group, step.single = self.process_group, self.micro_batches == 1
-        # What the order of an epoch leaves out alone always keeps one modality that is there.
-        gated = bool(present) or self.methods.any("gate")
-        step.thinned = gated and bool(step.present and step.gates)
-        return step
 
     def _observe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         def run() -> tuple[Any, None]:

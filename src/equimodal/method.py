@@ -10,6 +10,8 @@ and never touches the user's loop. In order of the step:
     measure        each loss        sums that are added over micro-batches and ranks
     coefficients   each step        factors on the gradients of the modalities, from the evidence
     combine        each step        the gradient of a modality from the gradients of the terms
+    perturb        each step        where to run the batches of the step again, from the gradients
+    merge          each step        the gradients of the step from those of both passes
     adjust         each step        change gradients in place
     commit         each step        the optimizer really stepped: make proposed state permanent
     end_epoch      each epoch       evaluate, train copies, rewrite parameters
@@ -278,6 +280,37 @@ class Method(nn.Module):
                 gradients of the encoder's parameters, over all micro-batches and ranks.
         """
         return None
+
+    def perturb(
+        self, gradients: Mapping[str, list[Tensor]], evidence: Evidence
+    ) -> Mapping[str, list[Tensor]]:
+        """Return by how much to move parameters, for a second pass over the batches of the step.
+
+        Called once per step, after `coefficients` and `combine`, between the passes of the user's
+        loop (`Balancer.passes`). The weights are put back before the optimizer steps. What was
+        measured, and the gradients of methods' own modules, are those of the first pass.
+
+        Args:
+            gradients: of the first pass, of every encoder and under `REST` of everything outside,
+                over all micro-batches and ranks, one for each parameter that has one. A gradient
+                scaler may have multiplied all of them by one factor: go by their direction.
+            evidence: what was measured in the first pass.
+
+        Returns:
+            Displacements shaped like the gradients, by name; what has no entry stays where it is.
+            An empty mapping asks for no second pass in this step.
+        """
+        return {}
+
+    def merge(self, part: str, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+        """Return the gradients of the step, of an encoder or under `REST` of everything outside.
+
+        Args:
+            part: whose they are.
+            first: gradients of the first pass.
+            second: gradients at the moved weights, of the same parameters.
+        """
+        return second
 
     def adjust(
         self, modality: str, parameters: Sequence[OwnedParameter], evidence: Evidence

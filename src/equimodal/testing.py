@@ -202,17 +202,17 @@ class Trial:
         scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1)
         tensors = (*self.data, *self.present.values())
         loader = DataLoader(TensorDataset(*(t[self.part] for t in tensors)), size // micro)
-        names, many = list(self.present), len(self.data)
+        again = self.method.overrides("perturb")  # all micro-batches of a step, and not each
         for epoch in range(epochs):
+            held: list[Sequence[Tensor]] = []
             for count, batch in enumerate(self.balancer.batches(loader), 1):
-                *inputs, target = batch[:many]
-                present = dict(zip(names, batch[many:], strict=True)) or None
-                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                    logits = self.replica(*inputs)
-                    if self.log_probabilities:
-                        logits = logits.log_softmax(dim=1)
-                    loss = self.balancer.loss(logits, target, present=present) / micro
-                self.balancer.backward(scaler.scale(loss))
+                held.append(batch)
+                if not again or count % micro == 0:
+                    for _ in self.balancer.passes():
+                        for each in held:
+                            loss = self._loss(each, autocast) / micro
+                            self.balancer.backward(scaler.scale(loss))
+                    held.clear()
                 if count % micro == 0:
                     self.balancer.modulate(scaler if scale != 1 else None)
                     scaler.step(self.optimizer)
@@ -221,6 +221,15 @@ class Trial:
             if end or epoch < epochs - 1:
                 self.balancer.end_epoch()
         return self
+
+    def _loss(self, batch: Sequence[Tensor], autocast: bool) -> Tensor:
+        *inputs, target = batch[: len(self.data)]
+        present = dict(zip(self.present, batch[len(self.data) :], strict=True)) or None
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = self.replica(*inputs)
+            if self.log_probabilities:
+                logits = logits.log_softmax(dim=1)
+            return self.balancer.loss(logits, target, present=present)
 
     @property
     def weights(self) -> Tensor:
@@ -278,11 +287,8 @@ def repeats(make: Factory) -> None:
     torch.manual_seed(1)
     first = Trial(make).train().weights
     torch.manual_seed(2)
-    _require(
-        torch.equal(Trial(make).train().weights, first),
-        "a second run differs: draw from generators of your own, seeded by self.seed, the epoch "
-        "and the step",
-    )
+    advice = "draw from generators of your own, seeded by self.seed, the epoch and the step"
+    _require(torch.equal(Trial(make).train().weights, first), f"a second run differs: {advice}")
 
 
 def resumes(make: Factory) -> None:
@@ -399,9 +405,8 @@ def predicts(make: Factory) -> None:
     *inputs, _ = trial.data
     with torch.no_grad():
         logits = trial.balancer.predict(*inputs)
-        _require(
-            logits.shape == (SAMPLES, CLASSES), f"predict returned shape {tuple(logits.shape)}"
-        )
+        shape = tuple(logits.shape)
+        _require(shape == (SAMPLES, CLASSES), f"predict returned shape {shape}")
         _require(torch.equal(logits, trial.balancer.predict(*inputs)), "a second call differs")
         for name, of in trial.balancer.unimodal_logits(*inputs).items():
             _require(of.shape == logits.shape, f"logits of {name} have shape {tuple(of.shape)}")
@@ -470,8 +475,7 @@ def _in_group(
     torch.save(result, Path(folder, f"{rank}.partial"))
     dist.barrier()
     Path(folder, f"{rank}.partial").rename(Path(folder, str(rank)))
-    # Gloo's threads now and then abort a process that is taken down while a peer closes its
-    # sockets: all wait until nobody talks any more, and leave at once.
+    # Gloo's threads may abort a process taken down while a peer closes its sockets: all wait.
     while not all(Path(folder, str(other)).exists() for other in range(ranks)):
         time.sleep(0.001)
     sys.stdout.flush()

@@ -80,7 +80,8 @@ def with_wrapper(name: str, rank: int, **options: Any) -> Tensor | str:
         optimizer, balancer = made(name, model, wrapped)
         loader = DataLoader(TensorDataset(*(t[rank::2] for t in testing.batch(36))), 6)
         for *inputs, target in loader:
-            balancer.backward(balancer.loss(wrapped(*inputs), target))
+            for _ in balancer.passes():
+                balancer.backward(balancer.loss(wrapped(*inputs), target))
             balancer.modulate()
             optimizer.step()
             optimizer.zero_grad()
@@ -105,11 +106,12 @@ def lacking(name: str, ranks: list[int], together: bool) -> Tensor | str:
         features = {"audio": slice(0, 8), "visual": slice(8, 16)}
         optimizer, balancer = made(name, model, wrapped, features=features)
         for step in range(STEPS):
-            for rank in ranks:
-                audio, visual, target = parts(step)[rank]
-                present = {"visual": torch.full((len(target),), visual is not None)}
-                loss = balancer.loss(wrapped(audio, visual), target, present=present)
-                balancer.backward(loss / len(ranks))
+            for _ in balancer.passes():
+                for rank in ranks:
+                    audio, visual, target = parts(step)[rank]
+                    present = {"visual": torch.full((len(target),), visual is not None)}
+                    loss = balancer.loss(wrapped(audio, visual), target, present=present)
+                    balancer.backward(loss / len(ranks))
             balancer.modulate()
             optimizer.step()
             optimizer.zero_grad()

@@ -72,6 +72,10 @@ class Training:
         return self.balancer.loss(self.model(*inputs), target)
 
     def backward(self, *batch: Tensor, factor: float | Tensor = 1.0) -> None:
+        for _ in self.balancer.passes():
+            self.part(*batch, factor=factor)
+
+    def part(self, *batch: Tensor, factor: float | Tensor = 1.0) -> None:
         self.balancer.backward(self.scaler.scale(self.loss(*batch) * factor))
 
     def step(self) -> None:
@@ -215,9 +219,10 @@ class Factored:
 
 
 def in_uneven_parts(training: Training, batch: tuple[Tensor, ...]) -> None:
-    for part in (slice(0, 3), slice(3, 12)):
-        some = tuple(tensor[part] for tensor in batch)
-        training.backward(*some, factor=len(some[0]) / 12)
+    for _ in training.balancer.passes():
+        for part in (slice(0, 3), slice(3, 12)):
+            some = tuple(tensor[part] for tensor in batch)
+            training.part(*some, factor=len(some[0]) / 12)
     training.step()
 
 

@@ -101,8 +101,9 @@ class Case:
 
     def step(self, batch: tuple[Tensor, ...]) -> float:
         *inputs, target = batch
-        loss = self.balancer.loss(self.model(*inputs), target)
-        self.balancer.backward(loss)
+        for _ in self.balancer.passes():
+            loss = self.balancer.loss(self.model(*inputs), target)
+            self.balancer.backward(loss)
         self.balancer.modulate()
         self.optimizer.step()
         self.optimizer.zero_grad()

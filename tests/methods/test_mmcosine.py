@@ -69,6 +69,29 @@ def test_logits_equal_the_loop(modalities: int, seed: int) -> None:
     torch.testing.assert_close(fused, sum(expected.values()), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ogm_beside_it_goes_by_the_cosines(seed: int) -> None:
+    """Both were refused together, for a reason that was not so: the cosines are what is trained."""
+    world = World(seed=seed)
+    balancer = world.balance(eq.OGM(alpha=0.8), MMCosine(scale=7.0))
+    *inputs, target = batch(9, seed=seed)
+    weight = world.model.head.weight.detach().numpy()
+    scores = []
+    for m, (x, encoder) in enumerate(zip(inputs, world.encoders.values(), strict=True)):
+        slices = weight[:, 8 * m : 8 * m + 8]
+        logits = torch.from_numpy(slow_cosines(encoder(x).detach().numpy(), slices, 7.0))
+        scores.append(float(logits.softmax(dim=1)[range(9), target].sum()))
+    balancer.backward(balancer.loss(world.model(*inputs), target))
+    before = {n: e[0].weight.grad.clone() for n, e in world.encoders.items()}  # type: ignore[index]
+    balancer.modulate()
+    ahead, behind = sorted(range(2), key=lambda m: -scores[m])
+    ratio = scores[ahead] / scores[behind]
+    expected = {ahead: 1 - math.tanh(0.8 * ratio), behind: 1.0}
+    for m, (name, encoder) in enumerate(world.encoders.items()):
+        found = encoder[0].weight.grad  # type: ignore[index]
+        torch.testing.assert_close(found, expected[m] * before[name])
+
+
 @pytest.mark.parametrize("modalities", [2, 3])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_training_equals_the_hand_written_loop(modalities: int, seed: int) -> None:

@@ -15,9 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equimodal.functional import lfm
+from equimodal.functional.amco import reliance
 from equimodal.functional.cml import confidence_excess
 from equimodal.functional.data_remixing import separability
+from equimodal.functional.distillation import feature_distance
+from equimodal.functional.gradient_blending import blending_weights
 from equimodal.functional.iprm import divergence, geodesic_mixture
+from equimodal.functional.mbsd import self_distillation
+from equimodal.functional.mcr import supervised_contrast
 from equimodal.functional.mmpareto import min_norm_weight
 from equimodal.functional.pmr import prototype_logits
 from equimodal.methods.objective.alignment import FittedWeight
@@ -123,3 +128,47 @@ def test_the_separability_of_data_remixing() -> None:
     of = released("data-remixing")
     (logits,) = tensors(of["u"])
     assert separability(logits).tolist() == pytest.approx(of["kl"], rel=1e-7)
+
+
+def test_the_contrast_and_the_divergence_of_mcr() -> None:
+    of = released("mcr")
+    (vectors,) = tensors(of["vectors"])
+    found = supervised_contrast(vectors, torch.tensor(of["target"]), temperature=0.5)
+    assert found.item() == pytest.approx(of["loss"], rel=1e-9)
+    first, second = tensors(*of["divergence_of"])
+    divergence = lfm.jensen_shannon_divergence(first, second).mean()
+    assert divergence.item() == pytest.approx(of["divergence"], rel=1e-9)
+
+
+# ---------------------------------------------------------------------- of a toolkit, where the
+# authors' code is not to be had: a second witness of our notes, but not of theirs
+
+
+def test_the_distance_of_mbsd() -> None:
+    of = released("mbsd")
+    (logits,) = tensors(of["unimodal"])
+    found, _ = self_distillation(logits, torch.tensor(of["target"]))
+    assert found.item() == pytest.approx(of["similarity"], rel=1e-9)
+    assert found > 0
+
+
+def test_the_shares_of_amco() -> None:
+    of = released("amco")
+    (logits,) = tensors(of["unimodal"])
+    shares = reliance(logits).mean(dim=1)
+    assert shares.tolist() == pytest.approx(of["shares"], rel=1e-9)
+    assert (shares > 0.5).tolist() == of["dependent"]
+
+
+def test_the_weights_of_gradient_blending() -> None:
+    of = released("gradient-blending")
+    order = ("train_before", "held_out_before", "train_after", "held_out_after")
+    found = blending_weights(*tensors(*(of[name] for name in order)))
+    assert found.tolist() == pytest.approx(of["weights"], rel=1e-9)
+
+
+def test_the_distance_of_umt() -> None:
+    of = released("umt")
+    student, teacher = tensors(of["student"], of["teacher"])
+    found = feature_distance(student, teacher)
+    assert found.item() == pytest.approx(of["distance"], rel=1e-9)

@@ -85,10 +85,11 @@ def train(
     (optimizer,) = balancer.optimizers
     model = balancer.attached.model if model is None else model
     for whole in batches:
-        for part in zip(*(tensor.chunk(micro) for tensor in whole), strict=True):
-            *inputs, target = part
-            loss = balancer.loss(model(*inputs), target)
-            balancer.backward(loss / micro)
+        for _ in balancer.passes():
+            for part in zip(*(tensor.chunk(micro) for tensor in whole), strict=True):
+                *inputs, target = part
+                loss = balancer.loss(model(*inputs), target)
+                balancer.backward(loss / micro)
         balancer.modulate()
         optimizer.step()
         optimizer.zero_grad()

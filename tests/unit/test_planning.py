@@ -29,6 +29,7 @@ RELEASED: list[tuple[Callable[[], eq.Method], int, dict[str, object]]] = [
     (eq.MIDAS, 70, {"warm_up": 5}),
     (eq.ModalityValuation, 60, {"warm_up": 5}),
     (eq.OPM, 100, {"warm_up": 6}),
+    (eq.PASSION, 300, {"rate": 0.015}),
     (eq.ReconBoost, 160, {"boosting_epochs": 4, "rectifying_epochs": 4}),
     (eq.SampleValuation, 60, {"warm_up": 5}),
 ]

@@ -169,15 +169,12 @@ class Training:
         built, balancer = self.built, self.balancer
         built.model.train()
         for batch in itertools.islice(balancer.batches(built.train), steps):
-            with self._autocast():
-                logits, target, *told = built.run(built.model, batch)
-                loss = balancer.loss(logits, target, **({"present": told[0]} if told else {}))
-            if self.scaler.is_enabled():
-                balancer.backward(self.scaler.scale(loss))
-                balancer.modulate(self.scaler)
-            else:
-                balancer.backward(loss)
-                balancer.modulate()
+            for _ in balancer.passes():
+                with self._autocast():
+                    logits, target, *told = built.run(built.model, batch)
+                    loss = balancer.loss(logits, target, **({"present": told[0]} if told else {}))
+                balancer.backward(self.scaler.scale(loss))  # as it is where the scaler is off
+            balancer.modulate(self.scaler if self.scaler.is_enabled() else None)
             if built.clip:
                 for optimizer in built.optimizers if self.scaler.is_enabled() else ():
                     with contextlib.suppress(RuntimeError):  # `modulate` has done it

@@ -129,6 +129,7 @@ def _tried(
         epochs=settings.epochs or 1,
     ) as balancer:
         *inputs, target = transform(next(iter(balancer.batches(loader))))
-        balancer.backward(balancer.loss(model(*inputs), target))
+        for _ in balancer.passes():
+            balancer.backward(balancer.loss(model(*inputs), target))
         balancer.modulate()
         yield balancer

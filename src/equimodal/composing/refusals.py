@@ -16,6 +16,14 @@ SUPPLIED_BY: dict[Need, str] = {
 }
 
 
+# What a second pass over the same batches would do once more, or otherwise.
+ONCE = {
+    "order": "acts on the batch that was drawn last, which would not be the one that runs again",
+    "equip": "steps modules of its own within every loss",
+    "attach": "looks at every forward by hooks of its own",
+}
+
+
 def refuse_others(given: Sequence[Any]) -> None:
     """Refuse what is no method.
 
@@ -48,6 +56,7 @@ def refuse_conflicts(methods: Sequence[Method], modalities: Sequence[str]) -> No
 
     for what, owners in {
         "combine the gradients of the loss terms": owning("combine"),
+        "run the batches of a step again": owning("perturb"),
         "replace the joint loss": _overlapping([m for m in methods if m.replaces_joint]),
         "decide which samples an epoch has": owning("order"),
         "predict by a rule of their own": owning("predict"),
@@ -67,6 +76,13 @@ def refuse_conflicts(methods: Sequence[Method], modalities: Sequence[str]) -> No
             raise SetupError(
                 f"{kinds[1]} cannot be combined with {kinds[0]}, which does not train the head "
                 f"that scores are read through: leave out {kinds[1]}"
+            )
+    for first, second in itertools.product(owning("perturb"), methods):
+        hooks = [hook for hook in ONCE if second.overrides(hook)]
+        if second is not first and hooks:
+            raise SetupError(
+                f"{type(first).__name__} runs the batches of a step again, and "
+                f"{type(second).__name__} {ONCE[hooks[0]]}: leave one of them out"
             )
     for method in methods:
         for name in method.modalities or ():

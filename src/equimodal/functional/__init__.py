@@ -32,6 +32,7 @@ from equimodal.functional.lfm import (
     weight_slope,
 )
 from equimodal.functional.linear import split_affine, split_linear
+from equimodal.functional.masam import alignment, along, displacement, progress
 from equimodal.functional.mbsd import self_distillation
 from equimodal.functional.mcr import scaled_gradient, supervised_contrast
 from equimodal.functional.midas import (
@@ -58,6 +59,13 @@ from equimodal.functional.noise import (
 )
 from equimodal.functional.olm import norm_slope, relative_pace
 from equimodal.functional.opm import drop_probability, drop_scale
+from equimodal.functional.passion import (
+    lagging,
+    prototype_similarity,
+    similarity_gap,
+    softened_divergence,
+    updated_factors,
+)
 from equimodal.functional.pmr import (
     class_sums,
     dominance,
@@ -82,6 +90,8 @@ __all__ = [
     "additive_log_mean_exp",
     "agm_coefficient",
     "agreement",
+    "alignment",
+    "along",
     "asymmetric_weights",
     "blending_weights",
     "boosting_loss",
@@ -100,6 +110,7 @@ __all__ = [
     "direction_loss",
     "discrepancy_ratio",
     "discriminative",
+    "displacement",
     "dominance",
     "drawn_filters",
     "drop_probability",
@@ -115,6 +126,7 @@ __all__ = [
     "keep_modalities",
     "keep_probability",
     "label_information",
+    "lagging",
     "lagging_modalities",
     "late_average",
     "learning_speed",
@@ -134,9 +146,11 @@ __all__ = [
     "patience_spent",
     "prime_indicator",
     "prioritised",
+    "progress",
     "prototype_entropy",
     "prototype_logits",
     "prototype_losses",
+    "prototype_similarity",
     "purity",
     "recursive_least_squares",
     "relative_accuracy",
@@ -156,10 +170,12 @@ __all__ = [
     "separability",
     "shapley_responses",
     "shapley_values",
+    "similarity_gap",
     "slice_moments",
     "sliced_std",
     "smooth_maximum",
     "soften",
+    "softened_divergence",
     "speed_difference",
     "split_affine",
     "split_linear",
@@ -175,6 +191,7 @@ __all__ = [
     "unit_norm",
     "unit_rows",
     "unmasked",
+    "updated_factors",
     "updated_shares",
     "weak_modality_weight",
     "weight_slope",

@@ -172,6 +172,24 @@ class Balance(L.Callback):
             finally:
                 self.of(pl_module).batch = None
 
+        def optimizer_step(
+            step: Callable[..., Any],
+            optimizer: Any,
+            closure: Callable[[], Any],
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            if self.of(pl_module).repeating() is None:
+                return step(optimizer, closure, *args, **kwargs)
+
+            def again() -> Any:  # the closure runs training_step and its backward pass
+                result = None
+                for _ in self.of(pl_module).passes():
+                    result = closure()
+                return result
+
+            return step(optimizer, again, *args, **kwargs)
+
         def backward(
             backward: Callable[..., None], loss: Tensor, *args: Any, **kwargs: Any
         ) -> None:
@@ -200,6 +218,7 @@ class Balance(L.Callback):
         for owner, name, detour in (
             (strategy, "setup", set_up),
             (strategy, "training_step", training_step),
+            (strategy, "optimizer_step", optimizer_step),
             (precision, "backward", backward),
             (precision, "_after_closure", after_closure),
             (strategy, "teardown", tear_down),  # also after an exception or Ctrl-C
@@ -355,6 +374,12 @@ def _refuse_methods(trainer: L.Trainer, balancer: Balancer, drawn: bool) -> None
             raise SetupError(
                 f"{kind} cannot accumulate gradients over micro-batches: expected "
                 f"accumulate_grad_batches=1, found {trainer.accumulate_grad_batches}"
+            )
+        if trainer.accumulate_grad_batches > 1 and method.overrides("perturb"):
+            raise SetupError(
+                f"{kind} runs all micro-batches of a step again, and the trainer has only the last "
+                f"at hand then: expected accumulate_grad_batches=1, found "
+                f"{trainer.accumulate_grad_batches}; larger batches, or a loop of your own"
             )
         if method.overrides("order") and not drawn:
             raise SetupError(

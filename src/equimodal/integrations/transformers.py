@@ -88,6 +88,13 @@ class BalancedTrainer(Trainer):
                 "balance: a method decides which samples an epoch has, but the Trainer counts and "
                 "draws them itself: use a loop of your own, with balancer.batches(loader)"
             )
+        if self.balancer.methods.any("perturb") and self.args.gradient_accumulation_steps > 1:
+            self._detach()
+            raise SetupError(
+                "balance: a method runs all micro-batches of a step again, and the Trainer has the "
+                "last alone at hand: expected gradient_accumulation_steps=1, found "
+                f"{self.args.gradient_accumulation_steps}; larger batches, or a loop of your own"
+            )
         # `modulate` has unscaled the gradients by then, and a scaler refuses to do it twice.
         self.accelerator.unscale_gradients = lambda optimizer=None: None
         return optimizer
@@ -110,7 +117,8 @@ class BalancedTrainer(Trainer):
 
         self.accelerator.backward = balanced
         try:
-            loss: Tensor = super().training_step(*args, **kwargs)
+            for _ in balancer.passes():
+                loss: Tensor = super().training_step(*args, **kwargs)
         finally:
             del self.accelerator.backward  # the method of its class shows again
         if self.accelerator.sync_gradients:

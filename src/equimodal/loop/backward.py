@@ -9,6 +9,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from equimodal.composing.refusals import refuse_accumulation
 from equimodal.errors import StepError
+from equimodal.loop.again import begin
 from equimodal.loop.handout import Pending
 from equimodal.loop.parts import Parts
 from equimodal.update.reach import Reached, reached
@@ -37,6 +38,14 @@ def backpropagated(
         )
     if micro_batches > 1:
         refuse_accumulation(parts.acting())
+    repeating = parts.repeating()
+    if repeating is not None and not parts.running:
+        raise StepError(
+            f"balancer.backward: {type(repeating).__name__} runs the batches of a step again on "
+            "other weights: write for _ in balancer.passes(): around the lines from the forward "
+            "to balancer.backward(loss), and balancer.modulate() after that loop"
+        )
+    begin(parts)
     leads = None
     if any(method.overrides("frozen") for method in parts.acting()):
         zeros = [record.zero.grad_fn for record in records if record.zero is not None]
@@ -56,7 +65,7 @@ def backpropagated(
 def _backpropagate(
     parts: Parts, loss: Tensor, records: Sequence[Pending], using: Callable[[Tensor], None]
 ) -> None:
-    if parts.separation is not None:
+    if parts.separation is not None and parts.running < 2:
         terms = [record.terms for record in records]
         parts.separation.backward(loss, terms, using)
     else:

@@ -8,17 +8,18 @@ what `modulate` has decided about the update that is to follow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import StepError
-from equimodal.evidence import EvidenceSum
+from equimodal.evidence import Evidence, EvidenceSum
 from equimodal.loop.handout import Pending
 from equimodal.loop.notices import Notices
-from equimodal.method import REST
+from equimodal.method import REST, Method
 from equimodal.modalities import Modalities
 from equimodal.update.fate import Fate, Fates, Measures, factor, is_one_factor
 from equimodal.update.modulation import Modulated, Modulation
@@ -26,6 +27,25 @@ from equimodal.update.optimizers import Optimizer, held
 from equimodal.update.own import OwnOptimizer
 from equimodal.update.reach import Reached
 from equimodal.update.separation import Separation
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found of a step.
+
+    Attributes:
+        evidence: by method, under "" what all share.
+        coefficients: by the position of the method.
+        scored: whether scores are among the evidence.
+    """
+
+    evidence: Mapping[str, Evidence]
+    coefficients: dict[int, Tensor]
+    scored: bool
+
+    def of(self, method: Method) -> Evidence:
+        """Return the evidence of a method."""
+        return self.evidence.get(method.name, self.evidence[""])
 
 
 class Ledger:
@@ -43,6 +63,7 @@ class Ledger:
     Attributes:
         evidence: of the micro-batches that were backpropagated since the last step.
         reached: what their losses lead to; None until somebody asks for it.
+        judged: what was found of the gradients that are there before `modulate`, or None.
         modulated: the step between `modulate` and the optimizers' own, or None.
         restored: whether the evidence was loaded, and its gradients have not been looked at.
     """
@@ -59,6 +80,7 @@ class Ledger:
     ) -> None:
         self.evidence = EvidenceSum()
         self.reached: Reached | None = None
+        self.judged: Judged | None = None
         self.modulated: Modulated | None = None
         self.restored = False
         self._lost = False  # whether evidence of this step went with gradients that were cleared
@@ -150,7 +172,8 @@ class Ledger:
 
     def drop(self) -> None:
         """Drop what was backpropagated."""
-        self.evidence, self.reached, self._lost = EvidenceSum(), None, False
+        self.evidence, self.reached, self.judged = EvidenceSum(), None, None
+        self._lost = False
         if self._separation is not None:
             self._separation.forget()
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from equimodal.composing.pairs import refuse_pairs
 from equimodal.composing.refusals import refuse_unfit, refuse_ungated
 from equimodal.composing.summed import summed
+from equimodal.epochs.redrive import narrowed
 from equimodal.loop.handout import Pending
 from equimodal.loop.own_losses import OwnLosses
 from equimodal.loop.parts import Parts
 from equimodal.step import Step
+
+
+def matched(parts: Parts, logits: Any, target: Any, present: Mapping[str, Tensor] | None) -> Step:
+    """Return the step that led to these logits, with the batch that it is of.
+
+    Arguments are those of `equimodal.Balancer.loss`.
+    """
+    if parts.batch is None and parts.methods.any("order") and not parts.driven:
+        parts.notices.unordered()
+    indices, kept = (None, {}) if parts.batch is None else parts.batch
+    step = parts.attached.step(logits, target, narrowed(present, kept), indices, parts.epoch)
+    step.process_group, step.single = parts.process_group, parts.micro_batches == 1
+    # What the order of an epoch leaves out alone always keeps one modality that is there.
+    gated = bool(present) or parts.methods.any("gate")
+    step.thinned = gated and bool(step.present and step.gates)
+    return step
 
 
 def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
@@ -39,10 +59,12 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
     probe = parts.scores.objective(step)
     if probe is not None:
         terms["scores/probe"] = probe
+    total, zero = summed(terms, step, parts.process_group)
+    if parts.running == 2:  # what was measured is of the weights as they are
+        return total, Pending(terms, None, {}, zero)
     scores = step.log_scores() if parts.scored() else None
     measured = parts.methods.measure(step)
     parts.tracker.losses(terms)
-    total, zero = summed(terms, step, parts.process_group)
     return total, Pending(terms, scores, measured, zero)
 
 

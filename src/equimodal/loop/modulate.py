@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from equimodal.composing.refusals import refuse_unfit
 from equimodal.errors import StepError
+from equimodal.loop.ledger import Judged
 from equimodal.loop.parts import Parts
 from equimodal.method import REST
 from equimodal.system import ranks
@@ -34,21 +35,17 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
             "between, and modulate once per optimizer step"
         )
     ledger.refuse_gathered()
+    _refuse_half(parts)
     if scaler is not None:
         refuse_unfit(parts.methods, mixed=scaler.is_enabled())
         unscale(scaler, parts.optimizers)
     factor = ledger.factor()
-    parts.agree()
-    scored = ledger.evidence.log_scores is not None
-    evidence = ledger.evidence.reduce(parts.names, parts.process_group)
+    judged = ledger.judged or judge(parts)
+    evidence, coefficients = judged.evidence, judged.coefficients
     active = parts.active()
-    coefficients = parts.methods.coefficients(evidence, parts.epoch)
-    if parts.separation is not None:
-        parts.notices.untouched(parts.separation.unreached())
-        parts.separation.combine(parts.process_group)
     if parts.tracker.due(parts.steps):
         parts.tracker.gradients()
-    if scored:
+    if judged.scored:
         parts.tracker.judged(evidence[""], coefficients)
         parts.notices.unsound(evidence[""].log_scores)
     unreached = parts.modulation.unreached(active)
@@ -62,6 +59,33 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     parts.own.prepare(scaler, parts.process_group, factor)
     ledger.drop()
     return Modulated(coefficients, parts.steps, set(), scaler is not None)
+
+
+def judge(parts: Parts) -> Judged:
+    """Judge what was measured over all micro-batches and ranks, and combine gradients of terms."""
+    parts.agree()
+    scored = parts.evidence.log_scores is not None
+    evidence = parts.evidence.reduce(parts.names, parts.process_group)
+    coefficients = parts.methods.coefficients(evidence, parts.epoch)
+    if parts.separation is not None:
+        parts.notices.untouched(parts.separation.unreached())
+        parts.separation.combine(parts.process_group)
+    return Judged(evidence, coefficients, scored)
+
+
+def _refuse_half(parts: Parts) -> None:
+    """Refuse to judge within the passes over a step, or after half of them.
+
+    Raises:
+        StepError: with what to write.
+    """
+    method = parts.repeating()
+    if parts.running or (method is not None and parts.ledger.judged is None):
+        kind = type(method).__name__
+        raise StepError(
+            f"balancer.modulate: {kind} has not run the batches of this step again: let the loop "
+            "over balancer.passes() come to its end, and call balancer.modulate() after it"
+        )
 
 
 def _frozen(parts: Parts, reached: Reached | None) -> list[nn.Parameter]:

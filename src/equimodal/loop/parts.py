@@ -28,6 +28,7 @@ from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Handout
 from equimodal.loop.ledger import Ledger
 from equimodal.loop.notices import Notices
+from equimodal.loop.replay import Replay
 from equimodal.loop.together import together
 from equimodal.loop.watching import watch
 from equimodal.matching import Attachment
@@ -52,6 +53,7 @@ from equimodal.update.separation import Separation
 from equimodal.update.staged import say_untrained
 from equimodal.update.tracking import Tracker
 
+Gradients = dict[nn.Parameter, Tensor]
 _Made = TypeVar("_Made", bound="Parts")
 
 
@@ -72,6 +74,9 @@ class Parts(ABC):
         batch: positions and kept modalities of the batch that `batches` has given out.
         driven: whether the loop goes through `batches`.
         modulations: within one ``optimizer.step(closure)``.
+        running: which pass over the batches of a step runs now; 0 outside of `passes`.
+        replay: what methods were before the first of those passes.
+        earlier: gradients that were there before them.
         epoch: epochs ended so far.
         steps: optimizer steps taken so far.
     """
@@ -138,7 +143,9 @@ class Parts(ABC):
         self.batch: tuple[Tensor, Mapping[str, Tensor]] | None = None
         self.driven = False
         self._agreed = False
-        self.modulations = 0
+        self.modulations = self.running = 0
+        self.replay: Replay | None = None
+        self.earlier: Gradients | None = None
         self.notices = Notices(modalities, self.optimizers)
         handles = self.methods.attach(self.attached.bare_model, modalities)
         self.ledger = Ledger(
@@ -175,6 +182,8 @@ class Parts(ABC):
         self.methods.build(shapes)
         self.scores.build(shapes, self.seed)
         move(self.scores, shapes.device)
+        if self.replay is not None:
+            self.replay.built()
         stepped = self.methods.equip(self.own, self.process_group)
         self.own.take(p for p in modules_of(self.methods, self.scores) if p not in stepped)
 
@@ -199,6 +208,11 @@ class Parts(ABC):
     def acting(self) -> list[Method]:
         """Return the methods that act in this epoch."""
         return [method for _, method in self.methods.active(self.epoch)]
+
+    def repeating(self) -> Method | None:
+        """Return the method that may run the batches of a step again, if it acts."""
+        method = self.methods.owner("perturb")
+        return method if method is not None and method.acts(self.epoch) else None
 
     def alone(self, step: Step) -> dict[str, Tensor]:
         """Return the logits of every modality alone, by the rule that is used for inference."""

@@ -20,6 +20,11 @@ VERSION = 1
 
 def save(parts: Parts) -> dict[str, Any]:
     """Return the state: tensors, numbers, strings, dicts and lists only."""
+    if parts.running:
+        raise StepError(
+            "balancer.state_dict: a step is half done, and its weights may be moved: save after "
+            "the loop over balancer.passes()"
+        )
     shapes = None
     if parts.shapes is not None:
         shapes = {

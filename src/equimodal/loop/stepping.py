@@ -19,6 +19,11 @@ def before_step(parts: Parts, optimizer: Optimizer) -> None:
         StepError: the update that follows is not the one that was judged.
     """
     ledger, parts.modulations = parts.ledger, 0
+    if parts.running:
+        raise StepError(
+            f"{type(optimizer).__name__}.step() within the loop over balancer.passes(): call "
+            "balancer.modulate() and optimizer.step() after it"
+        )
     record, cleared = ledger.modulated, set()
     hidden = parts.own.optimizer is not None or parts.separation is not None  # gradients
     if record is not None and hidden and not record.told:

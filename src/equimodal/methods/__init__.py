@@ -17,6 +17,7 @@ from equimodal.methods.gradient.conflict import Conflict, MinNorm, TorchJD
 from equimodal.methods.gradient.dgl import DGL
 from equimodal.methods.gradient.direction import Direction, GradientCosine, WeightCosine
 from equimodal.methods.gradient.inforeg import InfoReg
+from equimodal.methods.gradient.masam import MASAM
 from equimodal.methods.gradient.mmpareto import MMPareto
 from equimodal.methods.gradient.mwam import MWAM
 from equimodal.methods.gradient.ogm import GE, OGM, OGMGE
@@ -52,6 +53,7 @@ from equimodal.methods.objective.mmcosine import HeadSlices, MMCosine, OwnVector
 from equimodal.methods.objective.modgap import ModGap
 from equimodal.methods.objective.multi_loss import MultiLoss
 from equimodal.methods.objective.olm import OLM
+from equimodal.methods.objective.passion import PASSION
 from equimodal.methods.objective.pmr import PMR
 from equimodal.methods.objective.simbamm import SimBaMM
 from equimodal.methods.objective.stimulation import (
@@ -92,6 +94,7 @@ __all__ = [
     "GE",
     "IPRM",
     "LFM",
+    "MASAM",
     "MBSD",
     "MCR",
     "MIDAS",
@@ -104,6 +107,7 @@ __all__ = [
     "OGMGE",
     "OLM",
     "OPM",
+    "PASSION",
     "PMR",
     "UMT",
     "AMCo",

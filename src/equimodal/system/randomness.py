@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -31,12 +31,30 @@ def restored_states(*devices: torch.device) -> Iterator[None]:
     Args:
         devices: those with a generator of their own are looked after too.
     """
+    put_back = noted(devices)
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def noted(devices: Iterable[torch.device]) -> Callable[[], None]:
+    """Note random states, and return what puts them back.
+
+    Args:
+        devices: that a forward may draw on; the CPU is always among them.
+    """
     numpy = sys.modules.get("numpy")
     python, drawn = random.getstate(), None if numpy is None else numpy.random.get_state()
-    try:
-        with torch.random.fork_rng([d for d in devices if d.type == "cuda"]):
-            yield
-    finally:
+    cpu = torch.get_rng_state()
+    others = [(d, torch.cuda.get_rng_state(d)) for d in devices if d.type == "cuda"]
+
+    def put_back() -> None:
         random.setstate(python)
+        torch.set_rng_state(cpu)
+        for device, state in others:
+            torch.cuda.set_rng_state(state, device)
         if numpy is not None:
             numpy.random.set_state(drawn)
+
+    return put_back
