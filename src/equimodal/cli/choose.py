@@ -11,7 +11,7 @@ from typing import Any
 from equimodal.choosing import Told, choose
 from equimodal.choosing.build import NEEDED, OPTIONAL
 from equimodal.cli import INTERRUPTED
-from equimodal.cli.engines import add_engine, engine_from, seconds
+from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import progress
 from equimodal.cli.source import add_data, folder_name, source_of
@@ -43,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add("--encoder", type=Encoder, default="small", help="of a data set, what encodes")
     add_engine(parser)
+    add_limit(parser)
     parser.add_settings(Settings, "training of a data set", "what suits it", skip={"seed"})
     options = parser.read(arguments)
     if options is None:

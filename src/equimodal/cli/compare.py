@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from equimodal.cli import INTERRUPTED
-from equimodal.cli.engines import add_engine, engine_from, seconds
+from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import progress
 from equimodal.cli.source import add_data, folder_name, source_of
@@ -67,6 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         "validation [what suits the data]",
     )
     add_engine(parser)
+    add_limit(parser)
     parser.add_settings(Settings, "training", "what suits the data", skip={"seed", "lr"})
     options = parser.read(arguments)
     if options is None:

@@ -12,19 +12,28 @@ from equimodal.tasks import Engine, engine_of
 ONLY = {"address": "ray", "partition": "slurm"}
 
 
-def add_engine(parser: Parser) -> None:
-    """Add ``--engine`` and what belongs to it."""
+def add_engine(parser: Parser, task: str = "training") -> None:
+    """Add ``--engine`` and what belongs to it.
+
+    Args:
+        parser: to add to.
+        task: what an engine runs.
+    """
     parser.add("--workers", type=int, default=None, help="of local, processes [one per core]")
     parser.add(
         "--engine",
         type=Literal["local", "ray", "slurm"],
         default="local",
-        help="where trainings run: here, on a Ray cluster that is there, or as jobs of SLURM",
+        help=f"where {task}s run: here, on a Ray cluster that is there, or as jobs of SLURM",
     )
     parser.add("--address", type=str, default=None, help="of ray, its head, HOST:PORT [auto]")
     parser.add("--partition", type=str, default=None, help="of slurm [its default]")
-    parser.add("--cpus", type=int, default=1, help="of ray and slurm, cores for a training")
-    parser.add("--gpus", type=float, default=0.0, help="of ray and slurm, for a training")
+    parser.add("--cpus", type=int, default=1, help=f"of ray and slurm, cores for a {task}")
+    parser.add("--gpus", type=float, default=0.0, help=f"of ray and slurm, for a {task}")
+
+
+def add_limit(parser: Parser) -> None:
+    """Add ``--limit``."""
     parser.add("--limit", type=float, default=None, help="minutes that a training may take [none]")
 
 

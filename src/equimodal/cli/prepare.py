@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from equimodal.cli.engines import add_engine, engine_from
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import progress
 from equimodal.cli.text import described
@@ -18,10 +19,10 @@ from equimodal.data.preparing import (
     Progress,
     Recipe,
     Summary,
-    join,
     prepare,
     verify,
 )
+from equimodal.data.preparing.folder import TASKS
 from equimodal.errors import SetupError, unknown
 from equimodal.system.extras import require
 
@@ -43,8 +44,6 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0].split("=")[0] == "--verify":
         return _verify(arguments)
-    if arguments[0].split("=")[0] == "--join":
-        return _join(arguments)
     if arguments[0].startswith("-"):
         raise SetupError(f"expected the name of a data set first: {', '.join(sorted(LAYOUTS))}")
     if arguments[0] not in LAYOUTS:
@@ -55,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     recipe = Recipe(**_given(options, Recipe))
     out = new_or_existing_folder(options.out)
+    engine = engine_from(options, out / TASKS)
     listing = kind(**_given(options, kind)).listing()
     done = [0, 0]
     try:
@@ -71,6 +71,7 @@ def run(arguments: Sequence[str]) -> int:
                 recipe,
                 kind.view,
                 workers=options.workers,
+                engine=engine,
                 allow_missing=options.allow_missing,
                 shard_size=options.shard_size,
                 time_limit=options.time_limit,
@@ -106,7 +107,7 @@ def _options(kind: type[Layout], arguments: Sequence[str]) -> Any:
         action="store_true",
         help="keep clips of which some modalities, but not all, can be had",
     )
-    parser.add("--workers", type=int, default=None, help="processes [one per core]")
+    add_engine(parser, "shard")
     parser.add(
         "--allow_missing", type=float, default=0.01, help="share of the clips that may be left out"
     )
@@ -136,15 +137,6 @@ def _verify(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _join(arguments: Sequence[str]) -> int:
-    parser = Parser("prepare", "Make one data set of all prepared folders in a folder.")
-    parser.add("--join", type=Path, required=True, help="the folder that they are in")
-    options = parser.read(arguments)
-    if options is not None:
-        print(_report(join(options.join)))
-    return 0
-
-
 def _report(summary: Summary) -> str:
     name = summary.dataset["name"]
     return f"{summary}\n\nNext: equimodal train {name} --data {summary.folder}"
@@ -156,10 +148,8 @@ def _help() -> str:
         [
             "usage: equimodal prepare NAME --source RAW --out DIR [OPTIONS]",
             "       equimodal prepare --verify DIR",
-            "       equimodal prepare --join DIR",
             "",
-            "Prepare a downloaded data set for training, check a prepared one, or make one",
-            "data set of all prepared folders in DIR.",
+            "Prepare a downloaded data set for training, or check a prepared one.",
             "",
             described(entries, indent=20),
             "",

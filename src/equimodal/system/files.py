@@ -39,9 +39,14 @@ def settle(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def publish(path: Path) -> None:
-    """Give a file that is written its name; it replaces one that has it."""
-    partial_of(path).replace(path)
+def publish(path: Path, partial: Path | None = None) -> None:
+    """Give a file that is written its name; it replaces one that has it.
+
+    Args:
+        path: the name.
+        partial: where it is; where `partial_of` says by default.
+    """
+    (partial or partial_of(path)).replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # else the name may be lost, though the file is not

@@ -19,11 +19,13 @@ class Ended:
         task: which.
         status: what `perform` has returned; None where its process or machine died.
         how: it died, in words.
+        machine: whether its machine is lost, of which the task is not to blame.
     """
 
     task: Task
     status: int | None
     how: str = ""
+    machine: bool = False
 
 
 @runtime_checkable

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +13,7 @@ from typing_extensions import Self
 from equimodal.errors import SetupError
 from equimodal.system.extras import require
 from equimodal.tasks.engine import Ended
+from equimodal.tasks.reachable import refuse_silence
 from equimodal.tasks.task import Task, perform
 
 TOKEN = (
@@ -18,6 +21,9 @@ TOKEN = (
     "RAY_AUTH_MODE=token here and on every node, with the same token in ~/.ray/auth_token (or in "
     "the file that RAY_AUTH_TOKEN_PATH names)"
 )
+
+# Ray tries for 20 s where a token is wrong, and logs each try.
+TERSE = {"RAY_gcs_server_port_wait_time_s": "3", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 class OnRay:
@@ -37,22 +43,25 @@ class OnRay:
 
     def __init__(self, address: str = "auto", cpus: float = 1, gpus: float = 0) -> None:
         require("ray", "ray")
+        if address != "auto":
+            refuse_silence(address)  # for which Ray takes minutes
         self.ray: Any = import_module("ray")
         path = os.environ.get("PYTHONPATH")
         environment = {} if path is None else {"env_vars": {"PYTHONPATH": path}}
         try:
-            self.ray.init(
-                address=address,
-                logging_level="ERROR",
-                log_to_driver=False,
-                runtime_env=environment,
-                ignore_reinit_error=True,
-            )
+            with _set(TERSE):
+                self.ray.init(
+                    address=address,
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    runtime_env=environment,
+                    ignore_reinit_error=True,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise SetupError(
-                f"--address {address}: no Ray cluster could be joined there ({first}). Start one "
-                f"with `ray start --head`, it is not started for you. {TOKEN}"
+                f"--address {address}: no Ray cluster could be joined there ({first}). One is not "
+                f"started for you: `ray start --head` does. {TOKEN}"
             ) from error
         try:
             _refuse_more_than_any_node_has(self.ray.nodes(), cpus, gpus)
@@ -82,16 +91,33 @@ class OnRay:
 
     def ended(self, timeout: float) -> list[Ended]:
         references = list(self.tasks)
-        ready, _ = self.ray.wait(references, num_returns=len(references), timeout=timeout)
+        if self.ray.wait(references, num_returns=1, timeout=timeout)[0]:
+            ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
+        else:
+            ready = []
         found = []
         for reference in ready:
             task = self.tasks.pop(reference)
             try:
                 found.append(Ended(task, self.ray.get(reference)))
             except self.ray.exceptions.RayError as error:
+                lost = isinstance(error, self.ray.exceptions.NodeDiedError)
                 first = str(error).strip().splitlines()[0]
-                found.append(Ended(task, None, f"ended: {type(error).__name__}: {first}"))
+                how = f"ended: {type(error).__name__}: {first}"
+                found.append(Ended(task, None, how, machine=lost))
         return found
+
+
+@contextlib.contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for a while, but those that are set."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _refuse_more_than_any_node_has(nodes: Any, cpus: float, gpus: float) -> None:

@@ -18,6 +18,8 @@ from equimodal.tasks.task import Task, perform
 
 JOB = "job.txt"  # the number of a task's job, by which it is found again
 ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED")
+LOST = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED")  # states of which a task is not to blame
+UNSEEN = 15.0  # seconds until what a job has written on another machine is seen on this one
 SPARE = 5  # minutes beyond the limit of a task, to begin and to write
 
 
@@ -52,6 +54,7 @@ class OnSlurm:
         self.cpus, self.gpus = cpus, gpus
         self.parameters = parameters
         self.jobs: dict[Any, Task] = {}
+        self.silent: dict[Any, float] = {}  # since when jobs have ended, and nothing is seen of it
 
     def __enter__(self) -> Self:
         return self
@@ -78,17 +81,30 @@ class OnSlurm:
 
     def ended(self, timeout: float) -> list[Ended]:
         until = time.monotonic() + timeout
-        while not (done := [job for job in self.jobs if job.done()]):
+        while not (done := [job for job in self.jobs if self._over(job)]):
             if time.monotonic() > until:
                 return []
             time.sleep(0.05)
         return [self._ended(job, self.jobs.pop(job)) for job in done]
 
+    def _over(self, job: Any) -> bool:
+        """Whether a job has ended, and has left a result or had time to."""
+        if not job.done():
+            return False
+        since = self.silent.setdefault(job, time.monotonic())
+        late = UNSEEN if self.cluster == "slurm" else 0.0
+        return job.paths.result_pickle.exists() or time.monotonic() - since >= late
+
     def _ended(self, job: Any, task: Task) -> Ended:
         (task.folder / JOB).unlink(missing_ok=True)
+        del self.silent[job]
+        if not job.paths.result_pickle.exists():  # for which submitit would wait
+            state = str(job.state)
+            how = f"ended without a result ({state.lower()})"
+            return Ended(task, None, how, machine=state in LOST)
         try:
             return Ended(task, job.result())
-        except Exception as error:  # submitit's own, of a job without a result, are several
+        except Exception as error:  # submitit's own are several
             return Ended(task, None, f"ended: {str(error).strip().splitlines()[0]}")
 
     def _found(self, task: Task) -> Any:
@@ -108,6 +124,8 @@ class _Left:
 
     def __init__(self, job: Any) -> None:
         self.job = job
+        self.paths = job.paths
+        self.state = "GONE"
 
     def done(self) -> bool:
         return not _lives(int(self.job.job_id))

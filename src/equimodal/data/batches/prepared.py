@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from equimodal.data.batches.again import again
 from equimodal.data.batches.view import View
 from equimodal.errors import SetupError, unknown
 from equimodal.system.extras import require
@@ -123,9 +124,14 @@ def prepared(root: str) -> Prepared:
     require("data", "fsspec")
     fsspec: Any = import_module("fsspec")  # untyped
     where = f"{root}/{FILE}"
-    try:
+
+    def read() -> bytes:
         with fsspec.open(where, "rb") as file:
-            text = file.read()
+            found: bytes = file.read()
+            return found
+
+    try:
+        text = again(where, read)
     except (FileNotFoundError, NotADirectoryError):
         raise SetupError(
             f"{root}: no prepared data set: {FILE} is not there, which is written last. If "

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset, get_worker_info
 
+from equimodal.data.batches.again import Patience, passing
 from equimodal.data.batches.epoch import Epoch
 from equimodal.data.batches.passes import Passes, Rest
 from equimodal.data.batches.prepared import AGAIN, Prepared, prepared
@@ -26,6 +27,8 @@ from equimodal.system.extras import require
 
 class Stream(IterableDataset[Sample]):
     """The clips of one split in the order of the shards, without a copy of them on this machine.
+
+    What a server or a network fails to give is asked for again, five times in a row within 16 s.
 
     Samples are those of `Clips`: the same in an epoch, and the same transform. Every process that
     reads, of all ranks and workers, goes through its own stretch of the shards. Shuffled, the
@@ -189,6 +192,20 @@ def stream(
 
 
 def _rows(path: str, wanted: range, kinds: Any) -> Iterator[Stored]:
+    """Yield some rows of a shard; if reading breaks off, it begins again after the last of them."""
+    patience, had = Patience(path), wanted.start
+    while True:
+        try:
+            for row in _read(path, range(had, wanted.stop), kinds):
+                patience.reward()
+                had += 1
+                yield row
+            return
+        except Exception as error:
+            patience.wait(error)
+
+
+def _read(path: str, wanted: range, kinds: Any) -> Iterator[Stored]:
     """Yield some rows of a shard; row groups without any are not read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -207,7 +224,9 @@ def _rows(path: str, wanted: range, kinds: Any) -> Iterator[Stored]:
                         yield _copied(stored(table.slice(row - rows.start, 1), kinds, path))
             if first < wanted.stop:
                 raise SetupError(f"{path}: expected {wanted.stop} rows, found {first}: {AGAIN}")
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if passing(error):
+            raise
         raise SetupError(f"{path} is missing: {AGAIN}") from None
     except pa.ArrowException as error:
         raise SetupError(f"{path} is damaged: {error}: remove it and {AGAIN}") from error

@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping
 from typing import Any
 
+from equimodal.data.preparing.folder import DATA
 from equimodal.data.preparing.plan import SPLITS
 
 # As the Hub spells licences of data.
@@ -113,19 +113,8 @@ def _front(dataset: Mapping[str, Any], title: str) -> str:
         "  data_files:",
     ]
     for split in SPLITS:
-        lines.append(f"  - split: {split}")
-        shards = dataset["splits"][split]["shards"]
-        paths = [f"{folder}/{split}-*.parquet" for folder in _folders(shards)]
-        if len(paths) == 1:
-            lines.append(f"    path: {paths[0]}")
-        else:
-            lines += ["    path:", *(f"    - {json.dumps(path)}" for path in paths)]
+        lines += [f"  - split: {split}", f"    path: {DATA}/{split}-*.parquet"]
     return "\n".join([*lines, "---"])
-
-
-def _folders(shards: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the folders that shards are in: one, or one of each part."""
-    return list(dict.fromkeys(PurePosixPath(shard["file"]).parent.as_posix() for shard in shards))
 
 
 def _content(dataset: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ CARD = "README.md"
 REMARKS = "remarks.csv"
 DATA = "data"  # the folder of shards
 RECORDS = "shards"  # the folder of what is known about each of them
-SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.(parquet|json)({PARTIAL})?")
+TASKS = ".tasks"  # the folder in which processes say how far they are
+SHARD = re.compile(
+    rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.(parquet|json)((\.\w+)?{PARTIAL})?"
+)
 PATIENCE = 5.0  # seconds for the workers of a killed process to notice that it is gone
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -64,8 +68,8 @@ def claim(folder: Path, plan: Plan) -> None:
                 f"{folder} was begun from another source, or otherwise: {'; '.join(found[:8])}"
                 f"{more}: give --fresh to make it anew, or name another --out"
             )
-        return
-    write_whole(path, text(now))
+    else:
+        write_whole(path, text(now))
     for name in (DATA, RECORDS):
         (folder / name).mkdir(exist_ok=True)
 
@@ -74,6 +78,8 @@ def clear(folder: Path) -> None:
     """Remove what was prepared in a folder, and nothing else in it."""
     if not (folder / PLAN).exists():
         return
+    # Jobs that an earlier process has left end where they find no place to say how far they are.
+    shutil.rmtree(folder / TASKS, ignore_errors=True)
     # The plan last: until then the folder is known for one of ours.
     (folder / DATASET).unlink(missing_ok=True)
     for name in (DATA, RECORDS):
@@ -88,7 +94,6 @@ def clear(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what was half written when a process ended."""
     for name in (DATA, RECORDS):
-        (folder / name).mkdir(exist_ok=True)
         for path in _shards(folder / name):
             if path.name.endswith(PARTIAL):
                 path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -25,17 +26,19 @@ from equimodal.data.preparing.folder import (
     sweep,
 )
 from equimodal.data.preparing.misfits import refuse_misfits
-from equimodal.data.preparing.plan import Plan, Shard, planned
+from equimodal.data.preparing.plan import Plan, Shard, planned, text
 from equimodal.data.preparing.recipe import Recipe
 from equimodal.data.preparing.record import Record, finished
 from equimodal.data.preparing.rows import schema
 from equimodal.data.preparing.shard import Task
 from equimodal.data.preparing.summary import Summary
-from equimodal.data.preparing.workers import Workers
+from equimodal.data.preparing.workers import NEEDED, Workers
 from equimodal.errors import SetupError
 from equimodal.system.extras import require
 from equimodal.system.files import write_whole
-from equimodal.tasks import Lock
+from equimodal.tasks import Engine, Local
+
+AHEAD = 1000  # shards that an engine of many machines is given at once
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def prepare(
     time_limit: float = 600.0,
     fresh: bool = False,
     show: Show | None = None,
+    engine: Engine | None = None,
 ) -> Summary:
     """Decode the clips of a listing into a folder of Parquet shards.
 
@@ -82,13 +86,16 @@ def prepare(
         out: the folder: new, empty, or one in which the same was begun.
         recipe: how clips are decoded.
         view: how samples look, unless said otherwise; noted in the folder.
-        workers: processes; one for each core that may be used by default.
+        workers: processes; one for each core that may be used by default. Of another engine,
+            shards that it is given at once; `AHEAD` by default.
         allow_missing: the share of all clips that may be left out.
         shard_size: clips in a shard, at most.
         time_limit: seconds that decoding a clip may take. One that takes longer, twice, is left
             out.
         fresh: remove first what was prepared in the folder.
         show: is called whenever there is something to show.
+        engine: where shards are made; in processes of this machine by default. Other machines
+            have to see both folders under the same names.
 
     Returns:
         What came of it.
@@ -110,28 +117,29 @@ def prepare(
         raise SetupError(f"time_limit: expected seconds above 0, found {time_limit}")
     refuse_misfits(listing)
     plan = planned(listing, recipe, view, shard_size)
-    workers = workers or _cores()
+    workers = workers or (_cores() if engine is None else AHEAD)
     with explained(out), locked(out) as lock:
         if fresh:
             clear(out)
         claim(out, plan)
-        sweep(out)
+        if engine is None:  # jobs on other machines may still write, and be found again
+            sweep(out)
         work = Work(plan, out, show)
-        work.find(workers)
+        work.find(_cores())
         work.judge(allow_missing)  # before days of decoding, if it is clear already
         try:
-            decoded = work.make(workers, lock, time_limit)
+            decoded = work.make(engine or Local(workers, NEEDED, lock), workers, time_limit)
         finally:
             sweep(out)
         failures = work.judge(allow_missing)
         records = work.in_order()
         dataset = described(plan, records, failures)
-        text = json.dumps(dataset, indent=1) + "\n"
+        said = json.dumps(dataset, indent=1) + "\n"
         reasons = left_out.reasons(failures)
         remarks = [remark for record in records.values() for remark in record.remarks]
         odd.write(out, remarks)
-        write_whole(out / CARD, card(dataset, text, reasons))
-        write_whole(out / DATASET, text)
+        write_whole(out / CARD, card(dataset, said, reasons))
+        write_whole(out / DATASET, said)
     size = sum(record.bytes for record in records.values())
     return Summary(out, dataset, reasons, size, decoded, odd.counts(remarks))
 
@@ -154,16 +162,16 @@ class Work:
         self.places = {shard.name: 0 for shard in self.shards}
         self.failed = 0
 
-    def find(self, workers: int) -> None:
+    def find(self, threads: int) -> None:
         """Find the shards that are there, whole and undamaged."""
         # Threads: hashing leaves the interpreter to others.
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             found = pool.map(lambda shard: finished(self.out, shard), self.shards)
             for shard, record in zip(self.shards, found, strict=True):
                 if record is not None:
                     self._tell(shard, len(shard.clips), record)
 
-    def make(self, workers: int, lock: Lock, limit: float) -> int:
+    def make(self, engine: Engine, number: int, limit: float) -> int:
         """Make the others, and return how many clips they are planned to have."""
         missing = [shard for shard in self.shards if shard.name not in self.records]
         if missing:
@@ -171,7 +179,8 @@ class Work:
             listing = self.plan.listing
             labels = {name: label for label, name in enumerate(listing.classes)}
             task = Task(listing.root, self.out, self.plan.recipe, labels, schema(listing))
-            with Workers(task, missing, workers, lock, limit) as pool:
+            key = hashlib.sha256(text(self.plan.content()).encode()).hexdigest()[:12]
+            with Workers(task, missing, engine, number, limit, key) as pool:
                 for step in pool.steps():
                     self._tell(step.shard, step.place, step.record)
         return sum(len(shard.clips) for shard in missing)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from equimodal.data.files.stored import digest_of
 from equimodal.data.layouts.clip import Clip, Failure
@@ -72,7 +73,8 @@ def make(
     pa: Any = import_module("pyarrow")  # untyped
     pq: Any = import_module("pyarrow.parquet")
     path = record.shard_path(task.folder, shard)
-    partial = partial_of(path)
+    # Of its own: a machine that is taken for dead may write beside the one that took over.
+    partial = partial_of(path.with_name(f"{path.name}.{uuid4().hex}"))
     failures: list[Failure] = []
     remarks: list[Remark] = []
     longest: dict[str, float] = {}
@@ -103,7 +105,7 @@ def make(
                 write()
             file.flush()
             settle(file.fileno())
-        publish(path)
+        publish(path, partial)
     finally:
         partial.unlink(missing_ok=True)
     finished = Record(

@@ -17,7 +17,7 @@ from equimodal.data.preparing.recipe import Recipe
 from equimodal.data.preparing.shard import Task, make
 from equimodal.tasks import note
 
-SLOW = "slow.txt"  # where the stacks of a process are left that was at one clip for too long
+STACKS = "stacks.txt"  # left by a process that crashed, or was at one clip for too long
 
 
 def spelt(shard: Shard, task: Task, crashed: Mapping[str, str], limit: float) -> dict[str, Any]:
@@ -56,17 +56,33 @@ def make_shard(spec: dict[str, Any], folder: Path) -> None:
     stamps = {path: Stamp(**stamp) for path, stamp in spec["stamps"].items()}
     shard = Shard(spec["name"], tuple(_clip(**clip) for clip in spec["clips"]), stamps)
     with contextlib.ExitStack() as stack:
-        slow = stack.enter_context((folder / SLOW).open("w"))
+        stacks = stack.enter_context((folder / STACKS).open("w"))
+        faulthandler.enable(stacks)  # to be told of a crash in the same words on every engine
+        stack.callback(faulthandler.disable)
         stack.callback(faulthandler.cancel_dump_traceback_later)
 
         def begin(place: int) -> None:
             note(folder, place)
             if place < len(shard.clips):
-                faulthandler.dump_traceback_later(spec["limit"], exit=True, file=slow)
+                faulthandler.dump_traceback_later(spec["limit"], exit=True, file=stacks)
             else:
                 faulthandler.cancel_dump_traceback_later()
 
         make(shard, task, spec["crashed"], begin)
+
+
+def blame(folder: Path, limit: float, how: str) -> str:
+    """Return why a process has ended at a clip: the same words on every engine.
+
+    Args:
+        folder: of the task.
+        limit: seconds that a clip may take.
+        how: the process has ended, as the engine says it.
+    """
+    first = (folder / STACKS).read_text(errors="replace").partition("\n")[0]
+    if first.startswith("Timeout"):
+        return f"took too long: more than {limit:g} s"
+    return f"decoder crashed: {first.partition('Fatal Python error: ')[2] or how}"
 
 
 def _clip(kinds: Mapping[str, str], pieces: Mapping[str, Any], **others: Any) -> Clip:

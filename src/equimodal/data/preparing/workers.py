@@ -7,20 +7,20 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from equimodal.data.preparing.folder import RECORDS
+from equimodal.data.preparing.folder import RECORDS, TASKS
 from equimodal.data.preparing.plan import Shard
 from equimodal.data.preparing.record import Record, noted
 from equimodal.data.preparing.shard import Task
-from equimodal.data.preparing.worker import SLOW, spelt
+from equimodal.data.preparing.worker import blame, spelt
 from equimodal.errors import SetupError
-from equimodal.tasks import Ended, Engine, Local, Lock, place
+from equimodal.tasks import Ended, Engine, place
 from equimodal.tasks import Task as ToDo
 from equimodal.tasks.carry import failure
 from equimodal.tasks.task import DONE, NO_ROOM
 
 TRIES = 2  # crashes or hangs at one clip after which it is left out
 DEATHS = 3  # in a row, not at a clip, after which something else must be wrong
-TASKS = ".tasks"  # the folder in which processes say how far they are
+LOSSES = 10  # machines that are lost while they make one shard
 MOMENT = 0.02  # seconds between two looks at it
 # Imported once, and not in every process; pandas, where it is there, by pyarrow.
 NEEDED = (
@@ -55,34 +55,35 @@ class Workers:
     Args:
         task: how shards are made.
         shards: to make.
-        number: of processes, at most.
-        lock: of the folder; every process of this machine holds it too.
+        engine: where they run.
+        number: of shards that it is given at once, at most.
         limit: seconds that a clip may take; a process that is at one for longer is ended.
-        engine: where they run; on this machine by default.
+        key: of the plan. Jobs of another one, left by a process that was killed, are none of ours.
     """
 
     def __init__(
         self,
         task: Task,
         shards: Sequence[Shard],
+        engine: Engine,
         number: int,
-        lock: Lock,
         limit: float,
-        engine: Engine | None = None,
+        key: str,
     ) -> None:
         self.task = task
         self.shards = {shard.name: shard for shard in shards}
         self.waiting = deque(shards)
         self.limit = limit
-        self.engine = engine or Local(number, NEEDED, lock)
+        self.engine = engine
         self.number = number
+        self.folder = task.folder / TASKS / key
         self.at: dict[str, int] = {}
         self.crashes: Counter[str] = Counter()  # by the id of the clip
         self.crashed: dict[str, str] = {}  # reasons, of clips that are left out
         self.deaths = 0
+        self.losses: Counter[str] = Counter()  # by the name of the shard
 
     def __enter__(self) -> Workers:
-        self._clean()
         self.engine.__enter__()
         return self
 
@@ -112,7 +113,7 @@ class Workers:
             shard.name,
             "equimodal.data.preparing.worker:make_shard",
             spelt(shard, self.task, crashed, self.limit),
-            self.task.folder / TASKS / shard.name,
+            self.folder / shard.name,
             self.task.folder / RECORDS / f"{shard.name}.json",
         )
         todo.clear()
@@ -139,15 +140,17 @@ class Workers:
     def _died(self, ended: Ended, shard: Shard) -> None:
         """Put back the shard that a dead process was at, and find out if a clip is to blame."""
         self.waiting.appendleft(shard)
+        if ended.machine:
+            self.losses[shard.name] += 1
+            if self.losses[shard.name] == LOSSES:
+                raise RuntimeError(f"{LOSSES} machines were lost while they made {shard.name}")
+            return
         at = place(ended.task.folder)
         if at is not None and at < len(shard.clips):
             clip = shard.clips[at]
             self.crashes[clip.id] += 1
             if self.crashes[clip.id] == TRIES:
-                slow = ended.task.folder / SLOW
-                late = f"took too long: more than {self.limit:g} s"
-                crashed = f"decoder crashed: {ended.how}"
-                self.crashed[clip.id] = late if slow.stat().st_size else crashed
+                self.crashed[clip.id] = blame(ended.task.folder, self.limit, ended.how)
             return
         self.deaths += 1
         if self.deaths == DEATHS:
@@ -159,7 +162,4 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         self.engine.__exit__(*error)
-        self._clean()
-
-    def _clean(self) -> None:
         shutil.rmtree(self.task.folder / TASKS, ignore_errors=True)

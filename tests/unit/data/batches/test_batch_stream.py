@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 import equimodal as eq
+from equimodal.data.batches import again
 from equimodal.data.batches.clips import Clips
 from equimodal.data.batches.read import read
 from equimodal.data.batches.stream import Stream, stream
@@ -177,6 +179,7 @@ class Ranges(BaseHTTPRequestHandler):
 
     root: Path
     sent: list[int]
+    cut = False  # in the middle of what it sends
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -198,7 +201,7 @@ class Ranges(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(end - begin))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(content[begin:end])
+            self.wfile.write(content[begin : (begin + end) // 2 if self.cut else end])
             self.sent.append(end - begin)
 
     def log_message(self, *_: Any) -> None:
@@ -222,3 +225,70 @@ def test_over_http_it_is_the_same(folder: Path, address: str, workers: int) -> N
     assert passes(stream(f"{address}/"), workers, 1) == passes(stream(folder), workers, 1)
     with pytest.raises(eq.SetupError, match="no prepared data set"):
         stream(f"{address}/data")
+
+
+class Failing(Ranges):
+    """One time in six it is at fault, too busy, silent, or breaks off in the middle."""
+
+    asked: list[str]  # for what, or how it has failed
+    always: list[int]
+    chance: random.Random
+
+    def do_GET(self) -> None:
+        if self.always and self.path.endswith(".parquet"):
+            self.asked.append(self.path)
+            self.send_error(self.always[0])
+            return
+        kind = (
+            ""
+            if self.chance.random() < 5 / 6
+            else self.chance.choice(["503", "429", "gone", "cut"])
+        )
+        self.asked.append(kind or self.path)
+        if kind.isdigit():
+            self.send_error(int(kind))
+        elif kind == "gone":
+            self.connection.close()
+        else:
+            self.cut = kind == "cut"
+            super().do_GET()
+
+
+@pytest.fixture
+def failing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Failing]]]:
+    monkeypatch.setattr(again, "PAUSE", 0.001)
+    state: dict[str, Any] = {"sent": [], "asked": [], "always": [], "chance": random.Random(1)}
+    handler = type("Handler", (Failing,), {"root": folder, **state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_a_server_fails_to_give_is_asked_for_again(
+    folder: Path, failing: tuple[str, type[Failing]]
+) -> None:
+    address, handler = failing
+    told = stream(address, buffer=3)
+    assert passes(told, 0, 4) == passes(stream(folder, buffer=3), 0, 4)
+    assert {"503", "429", "gone", "cut"} <= set(handler.asked)
+
+    handler.always.append(503)
+    before = len(handler.asked)
+    with pytest.raises(ConnectionError, match=r"gave up after 6 tries over .*503.*loader\.go_on"):
+        passes(told, 0, 1)
+    assert 6 <= len(handler.asked) - before <= 24
+    handler.always[:] = [404]
+    before = len(handler.asked)
+    with pytest.raises(eq.SetupError, match=r"parquet is missing: run the same"):
+        passes(told, 0, 1)
+    assert len(handler.asked) - before <= 4
+
+
+def test_a_folder_of_this_machine_is_not_asked_twice() -> None:
+    with pytest.raises(OSError, match="no more"):
+        again.Patience("/data/all").wait(OSError("no more"))

@@ -205,7 +205,7 @@ def test_a_decoder_that_crashes_or_hangs_and_a_mistake(source: Path, tmp_path: P
     assert once.exists()
     assert summary.reasons == {"decoder crashed": 1, "took too long": 1}
     assert (out / "failures.csv").read_text().splitlines()[1:] == [
-        "c003-0,c003.wav,train,decoder crashed: ended by SIGSEGV",
+        "c003-0,c003.wav,train,decoder crashed: Segmentation fault",
         "c013-0,c013.wav,train,took too long: more than 1 s",
     ]
     again = Started(listing, tmp_path / "again", tmp_path / "site", **options).end()
