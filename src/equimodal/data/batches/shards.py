@@ -29,7 +29,7 @@ class Shards:
         files: Arrow files.
         rows: how many each holds.
         names: of the Parquet files that they were made from.
-        kinds: "sound", "frames" or "picture" for each modality that is wanted.
+        kinds: of each modality that is wanted, such as "sound".
     """
 
     def __init__(
@@ -65,8 +65,10 @@ def stored(row: Any, kinds: Any, shard: str) -> Stored:
         cell = row.column(name)[0]
         if not cell.is_valid:
             files = []
-        elif kind == "frames":
+        elif kind in ("frames", "flow"):
             files = [each.as_buffer() for each in cell.values.field("bytes")]
+        elif kind == "text":
+            files = [cell.as_buffer()]
         else:
             files = [cell["bytes"].as_buffer()]
         pieces[name] = [] if any(file is None for file in files) else files

@@ -50,7 +50,53 @@ class Picture:
     index: int
 
 
-Piece = Sound | Frames | Picture
+@dataclass(frozen=True)
+class Stills:
+    """The pictures in a folder, one after the other by their names.
+
+    Args:
+        path: of the folder, relative to the source folder.
+        rate: how many of them are a second.
+    """
+
+    path: str
+    rate: float
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Optical flow as grey pictures, 128 where nothing moves, in two folders.
+
+    Args:
+        path: of the folder with what moves across, relative to the source folder.
+        down: of the folder with what moves down.
+        rate: how many of them are a second.
+    """
+
+    path: str
+    down: str
+    rate: float
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words.
+
+    Args:
+        path: of the list that they are in, relative to the source folder.
+        text: the words.
+    """
+
+    path: str
+    text: str
+
+
+Piece = Sound | Frames | Picture | Stills | Flow | Text
+
+
+def paths_of(piece: Piece) -> tuple[str, ...]:
+    """Return the files or folders that a piece is in, relative to the source folder."""
+    return (piece.path, piece.down) if isinstance(piece, Flow) else (piece.path,)
 
 
 @dataclass(frozen=True)

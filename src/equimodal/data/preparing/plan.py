@@ -9,13 +9,32 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from equimodal.data.batches.view import View
-from equimodal.data.layouts.clip import Clip, Failure, Frames, Listing, Picture, Piece, Sound
+from equimodal.data.layouts.clip import (
+    Clip,
+    Failure,
+    Flow,
+    Frames,
+    Listing,
+    Picture,
+    Piece,
+    Sound,
+    Stills,
+    Text,
+    paths_of,
+)
 from equimodal.data.preparing.recipe import Recipe
 from equimodal.errors import SetupError
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
-KINDS: dict[type[Piece], str] = {Sound: "sound", Frames: "frames", Picture: "picture"}
+KINDS: dict[type[Piece], str] = {
+    Sound: "sound",
+    Frames: "frames",
+    Picture: "picture",
+    Stills: "frames",
+    Flow: "flow",
+    Text: "text",
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,7 @@ class Plan:
             "classes": list(listing.classes),
             "modalities": kinds(listing),
             "recipe": _recipe(self.recipe),
-            "view": json.loads(json.dumps(asdict(self.view))),  # tuples become lists
+            "view": _view(self.view),
             "shard_size": self.shard_size,
             "about": dict(listing.about),
             "clips": [_spelt(clip) for clip in listing.clips],
@@ -129,11 +148,12 @@ def planned(listing: Listing, recipe: Recipe, view: View, shard_size: int) -> Pl
 
 def paths(clips: Iterable[Clip]) -> list[str]:
     """Return the files that clips are in, each once, in order."""
-    return list(dict.fromkeys(piece.path for clip in clips for piece in clip.pieces.values()))
+    pieces = (piece for clip in clips for piece in clip.pieces.values())
+    return list(dict.fromkeys(path for piece in pieces for path in paths_of(piece)))
 
 
 def kinds(listing: Listing) -> dict[str, str]:
-    """Return for each modality "sound", "frames" or "picture"."""
+    """Return for each modality what is stored of it, such as "sound"."""
     return {name: KINDS[type(piece)] for name, piece in listing.clips[0].pieces.items()}
 
 
@@ -158,6 +178,13 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
     told = {**asdict(recipe), "fps": float(recipe.fps)}  # 25 is spelt 25.0
     if not recipe.keep_partial:
         del told["keep_partial"]  # so that folders from before the option are gone on with
+    return told
+
+
+def _view(view: View) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps(asdict(view)))  # tuples become lists
+    if view.words == View.words:
+        del told["words"]  # as of a recipe
     return told
 
 

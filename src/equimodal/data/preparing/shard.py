@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from equimodal.data.files.stored import digest_of
-from equimodal.data.layouts.clip import Clip, Failure
+from equimodal.data.layouts.clip import Clip, Failure, paths_of
 from equimodal.data.preparing import record
 from equimodal.data.preparing.plan import Shard, Stamp
 from equimodal.data.preparing.recipe import Recipe
@@ -123,7 +123,7 @@ def make(
 def _decoded(
     clip: Clip, task: Task, stamps: Mapping[str, Stamp], crashed: Mapping[str, str]
 ) -> Decoded:
-    paths = dict.fromkeys(piece.path for piece in clip.pieces.values())
+    paths = dict.fromkeys(path for piece in clip.pieces.values() for path in paths_of(piece))
     if clip.id in crashed:
         raise UnfitError(next(iter(paths)), crashed[clip.id])
     for path in paths:
