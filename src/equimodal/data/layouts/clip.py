@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -153,6 +153,7 @@ class Listing:
         protocol: how the splits were made, in words.
         failures: clips that a list names but no file is there for.
         about: source, authors, licence, citation, caution: for the card.
+        partial: clips that are among the failures, but of which some modalities have their files.
     """
 
     name: str
@@ -162,6 +163,14 @@ class Listing:
     protocol: str
     failures: tuple[Failure, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
+    partial: tuple[Clip, ...] = ()
+
+    def with_partial(self) -> Listing:
+        """Return the listing with its partial clips among the others, and not the failures."""
+        kept = {clip.id for clip in self.partial}
+        clips = sorted((*self.clips, *self.partial), key=lambda clip: clip.id)
+        failures = tuple(failure for failure in self.failures if failure.id not in kept)
+        return replace(self, clips=tuple(clips), failures=failures, partial=())
 
     @property
     def modalities(self) -> tuple[str, ...]:

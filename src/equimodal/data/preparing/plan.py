@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from equimodal.data.batches.view import View
@@ -31,15 +32,18 @@ KINDS: dict[type[Piece], str] = {
     Sound: "sound",
     Frames: "frames",
     Picture: "picture",
-    Stills: "frames",
+    Stills: "stills",
     Flow: "flow",
     Text: "text",
 }
 
 
+STORED = {"stills": "frames"}  # pieces that are stored as others are
+
+
 @dataclass(frozen=True)
 class Stamp:
-    """By what a file of the source is known to be the same.
+    """By what a file of the source is known to be the same; `ABSENT` for one that is not there.
 
     Args:
         size: in bytes.
@@ -48,6 +52,9 @@ class Stamp:
 
     size: int
     modified: int
+
+
+ABSENT = Stamp(-1, 0)
 
 
 @dataclass(frozen=True)
@@ -134,16 +141,20 @@ def planned(listing: Listing, recipe: Recipe, view: View, shard_size: int) -> Pl
     """
     if shard_size < 1:
         raise SetupError(f"shard_size: expected 1 or more, found {shard_size}")
-    stamps = {}
-    for path in paths(listing.clips):
-        try:
-            status = (listing.root / path).stat()
-        except FileNotFoundError as error:
-            raise SetupError(f"{listing.root}: {path} is listed, but no such file is there") from (
-                error
-            )
-        stamps[path] = Stamp(status.st_size, status.st_mtime_ns)
+    stamps = {path: stamped(listing.root / path) for path in paths(listing.clips)}
+    absent = [path for path, stamp in stamps.items() if stamp == ABSENT]
+    if absent and not recipe.keep_partial:
+        raise SetupError(f"{listing.root}: {absent[0]} is listed, but no such file is there")
     return Plan(listing, recipe, view, shard_size, stamps)
+
+
+def stamped(path: Path) -> Stamp:
+    """Return by what a file is known to be the same."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ABSENT
+    return Stamp(status.st_size, status.st_mtime_ns)
 
 
 def paths(clips: Iterable[Clip]) -> list[str]:
@@ -154,7 +165,8 @@ def paths(clips: Iterable[Clip]) -> list[str]:
 
 def kinds(listing: Listing) -> dict[str, str]:
     """Return for each modality what is stored of it, such as "sound"."""
-    return {name: KINDS[type(piece)] for name, piece in listing.clips[0].pieces.items()}
+    found = {name: KINDS[type(piece)] for name, piece in listing.clips[0].pieces.items()}
+    return {name: STORED.get(kind, kind) for name, kind in found.items()}
 
 
 def text(content: Mapping[str, Any]) -> str:

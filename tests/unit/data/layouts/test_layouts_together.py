@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import equimodal
 from equimodal.cli.text import described
 from equimodal.data.layouts import (
     AVE,
@@ -141,6 +142,8 @@ def twitter(kind: type[Layout], year: int) -> Callable[[Path, int], Layout]:
     return make
 
 
+PACKAGE = Path(equimodal.__file__).parents[1]
+
 MAKERS: dict[str, Callable[[Path, int], Layout]] = {
     "crema-d": crema_d,
     "kinetics-sounds": kinetics,
@@ -193,7 +196,7 @@ def test_another_process_with_other_hashes_lists_the_same(tmp_path):
     tests = Path(__file__).parents[3]
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(tests)},
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": f"{tests}{os.pathsep}{PACKAGE}"},
         capture_output=True,
         text=True,
         check=True,
