@@ -93,7 +93,13 @@ def test_a_download_becomes_a_trained_model(name: str, tmp_path: Path) -> None:
     assert not set(splits.train.groups.tolist()) & set(splits.test.groups.tolist())
     run = tmp_path / "run"
     command = ["train", name, "--data", str(out), "--method", "ogm-ge", "--view", "size=32", *QUICK]
-    assert main([*command, "--out", str(run)]) == 0
+    assert main([*command, "--out", str(run), "--refit"]) == 0
+    joined = splits.refitted().train
+    assert joined.ids == [*splits.train.ids, *splits.val.ids]
+    for one, other in zip(
+        joined[len(splits.train)], splits.train.maker(splits.val.stored[0], 0, 0), strict=True
+    ):
+        assert str(one) == str(other), "a clip of val, seen as in training"
     result = json.loads((run / "result.json").read_text())
     assert set(shapes) == {k.partition("/")[2] for k in result["test"] if k.startswith("accuracy/")}
     if name == "food-101":

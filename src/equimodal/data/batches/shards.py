@@ -53,6 +53,17 @@ class Shards:
         row = index - (self.ends[which - 1] if which else 0)
         return stored(self._open[which][row], self.kinds, self.names[which])
 
+    def joined(self, other: Shards) -> Shards:
+        """Return these clips and then others."""
+        rows = [end - start for those in (self, other) for start, end in those.spans]
+        files, names = [*self.files, *other.files], [*self.names, *other.names]
+        return Shards(files, rows, names, self.kinds)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The places of the first clip of each file, and of the one after its last."""
+        return list(zip([0, *self.ends[:-1]], self.ends, strict=True))
+
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; it maps the files itself."""
         return {**self.__dict__, "_open": {}}

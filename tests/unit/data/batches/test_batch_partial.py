@@ -126,9 +126,10 @@ def test_the_mask_reaches_the_balancer(folder: Path) -> None:
         assert torch.isfinite(loss)
 
 
-def test_a_run_by_command_trains_on_them(folder: Path, tmp_path: Path) -> None:
+def test_a_run_by_command_trains_on_them_and_is_diagnosed(folder: Path, tmp_path: Path) -> None:
     command = ["train", "manifest", "--data", str(folder), "--method", "ogm", "--epochs", "1"]
     assert main([*command, "--view", "size=32", "--out", str(tmp_path / "run")]) == 0
+    assert main(["diagnose", str(tmp_path / "run")]) == 0
 
 
 def test_a_clip_without_the_file_of_one_modality_is_kept_too(source: Path, tmp_path: Path) -> None:
