@@ -151,11 +151,14 @@ class Clips(Samples):
 
     def joined(self, other: Clips) -> Clips:
         """Return these clips and then those of another split, all seen as these are."""
+        groups, others = self.groups, other.groups
+        assert groups is not None
+        assert others is not None
         return Clips(
             self.stored.joined(other.stored),
             self.maker,
             torch.cat([self.target, other.target]),
-            torch.cat([self.groups, other.groups]),
+            torch.cat([groups, others]),
             [*self.ids, *other.ids],
             self.classes,
         )

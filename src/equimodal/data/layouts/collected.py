@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from equimodal.data.layouts.clip import Clip, Failure, Listing, paths_of
+from equimodal.data.layouts.paths import is_there
 from equimodal.data.layouts.splits import held_out
 from equimodal.errors import SetupError, unknown
 
@@ -186,7 +187,7 @@ class Collected:
     def _some_of(self, clip: Clip) -> bool:
         """Return whether some modalities of a clip, but not all, have their files."""
         there = [
-            all((self.root / path).exists() for path in paths_of(piece))
+            all(is_there(self.root, path) for path in paths_of(piece))
             for piece in clip.pieces.values()
         ]
         return any(there) and not all(there)

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from equimodal.data.batches.view import View
-from equimodal.data.layouts.clip import Clip, Frames, Listing, Text
+from equimodal.data.layouts.clip import Clip, Frames, Listing, Piece, Text
 from equimodal.data.layouts.collected import Collected, some
 from equimodal.data.layouts.layout import Layout
 from equimodal.data.layouts.paths import Stems, found
@@ -85,7 +85,7 @@ def _clip(row: Row, split: str, listed: str) -> tuple[Clip, str]:
     """Return a clip without the place of its picture, and the picture's name."""
     stem, label = PurePosixPath(row.filled("image")).stem, row.filled("class")
     words = " ".join(row["title"].casefold().split())
-    pieces = {"image": Frames(f"{stem}.jpg"), "text": Text(listed, row["title"])}
+    pieces: dict[str, Piece] = {"image": Frames(f"{stem}.jpg"), "text": Text(listed, row["title"])}
     return Clip(stem, label, split, pieces, f"{label}: {words}" if words else stem), stem
 
 

@@ -49,10 +49,10 @@ def refuse_misfits(listing: Listing) -> None:
                 f"{_spelt(_columns(clip.columns))}"
             )
         for piece in clip.pieces.values():
-            for each in paths_of(piece):
-                path = PurePosixPath(each)
+            for file in paths_of(piece):
+                path = PurePosixPath(file)
                 if path.is_absolute() or ".." in path.parts:
-                    raise SetupError(f"{clip.id}: {each} leads out of {listing.root}")
+                    raise SetupError(f"{clip.id}: {file} leads out of {listing.root}")
     members: tuple[Clip | Failure, ...] = (*listing.clips, *listing.failures)
     for each in members:
         if each.split not in SPLITS:
