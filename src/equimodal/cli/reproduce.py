@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from equimodal.cli import FAILED, INTERRUPTED
-from equimodal.cli.engines import add_engine, engine_from, seconds
+from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
 from equimodal.cli.parser import Parser, new_or_existing_folder
 from equimodal.cli.progress import progress
 from equimodal.cli.source import view_of
@@ -72,6 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add("--width", type=int, default=64, help="for a trial, of ResNet-18's first stage")
     parser.add("--readers", type=int, default=0, help="processes that read for each training")
     add_engine(parser)
+    add_limit(parser)
     options = parser.read(arguments)
     if options is None:
         return 0

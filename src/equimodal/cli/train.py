@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,18 @@ from equimodal.errors import SetupError
 from equimodal.methods import OGMGE
 from equimodal.methods.supplied import TEACHERS, Recipe
 from equimodal.system.extras import require
-from equimodal.training import Encoder, Fusion, Result, Settings, fit, model_for, train_teachers
+from equimodal.training import (
+    Encoder,
+    Fusion,
+    Result,
+    Settings,
+    fit,
+    model_for,
+    refit,
+    train_teachers,
+)
 from equimodal.training.fit import begun
+from equimodal.training.refit import FOLDER, refuse_held_out
 
 require("train", "rich", "tensorboard")
 
@@ -47,6 +58,11 @@ def run(arguments: Sequence[str]) -> int:
         type=int,
         default=None,
         help="processes that read prepared clips [one per core]",
+    )
+    parser.add(
+        "--refit",
+        action="store_true",
+        help="then train anew on training and validation data, up to the chosen epoch",
     )
     parser.add("--resume", action="store_true", help="go on with the run in --out")
     parser.add_settings(Settings, "training", "what suits the data")
@@ -90,13 +106,20 @@ def run(arguments: Sequence[str]) -> int:
         method = options.method
         if isinstance(method, Recipe):
             method = method.make(settings.epochs or 1, splits.modalities, teachers)
+        again: Result | None = None
+        if options.refit:
+            refuse_held_out(method)
+            fresh = copy.deepcopy((method, model))
         result = fit(splits, method, settings, model, out=out, callbacks=lines(), **how)
+        if options.refit:
+            how["out"] = None if out is None else out / FOLDER
+            again = refit(splits, fresh[0], settings, fresh[1], result, **how)
     except KeyboardInterrupt as error:
         if out is not None and (begun(out) or begun(out / TEACHERS)):
             raise KeyboardInterrupt("the same command with --resume goes on") from error
         raise
     print(splits)
-    print(_report(result, out))
+    print(_report(result, out, again))
     return 0
 
 
@@ -122,7 +145,7 @@ def _workers(splits: data.Splits[data.Samples], asked: int | None) -> int:
     return (os.cpu_count() or 1) if asked is None else asked
 
 
-def _report(result: Result, out: Path | None) -> str:
+def _report(result: Result, out: Path | None, again: Result | None) -> str:
     lines = [
         f"{result.method.split('(')[0]}, best of {len(result.history)} epochs on validation: "
         f"{result.best_epoch + 1} ({100 * result.val['accuracy']:.1f}%)",
@@ -134,6 +157,14 @@ def _report(result: Result, out: Path | None) -> str:
         if name.startswith("accuracy/"):
             what = f"{name.removeprefix('accuracy/')}, read alone"
             lines.append(f"  {what:<28}{100 * value:5.1f}%")
+    if again is not None:
+        lines += [
+            "",
+            f"trained anew on training and validation data, up to epoch {again.best_epoch + 1}",
+            "",
+            f"  {'test accuracy':<28}{100 * again.test['accuracy']:5.1f}%",
+            f"  {'test macro-F1':<28}{100 * again.test['macro_f1']:5.1f}%",
+        ]
     if out is not None:
         lines += ["", f"checkpoints, logs and result.json are in {out}"]
         lines += ["", f"Next: equimodal diagnose {out}"]

@@ -163,6 +163,22 @@ class Arrays(Samples):
             generator=torch.Generator().manual_seed(seed),
         )
 
+    def joined(self, other: Arrays) -> Arrays:
+        """Return these samples and then those of another split."""
+
+        def both(one: Tensor, two: Tensor) -> Tensor:
+            return torch.cat([one, two])
+
+        groups = None
+        if self.groups is not None and other.groups is not None:
+            groups = both(self.groups, other.groups)
+        return Arrays(
+            {name: both(part, other.features[name]) for name, part in self.features.items()},
+            both(self.target, other.target),
+            groups,
+            both(self.ids, other.ids),
+        )
+
     def __repr__(self) -> str:
         shapes = (f"{name} {shape}" for name, shape in self.shapes.items())
         return f"Arrays({len(self)} samples: {', '.join(shapes)})"

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import Self  # comes with torch
 
 
 class Samples(Dataset[Any]):
@@ -52,6 +53,10 @@ class Samples(Dataset[Any]):
         self, batch_size: int = 64, *, shuffle: bool = False, seed: int = 0, workers: int = 0
     ) -> DataLoader[Any]:
         """Return batches for `transform`; under `torch.distributed` those of this rank."""
+
+    @abstractmethod
+    def joined(self, other: Self) -> Self:
+        """Return these samples and then those of another split, all as these are."""
 
     def __len__(self) -> int:
         return len(self.target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 from torch import Tensor
@@ -59,6 +59,13 @@ class Splits(Generic[S]):
             for split, samples in (("train", self.train), ("val", self.val), ("test", self.test))
         }
         return fingerprint(self.card.name, self.classes, members, self.digest)
+
+    def refitted(self) -> Splits[S]:
+        """Return the splits with validation samples among those to train on, as these are.
+
+        `val` stays what it is, but is not held out any more: nothing may be chosen by it.
+        """
+        return replace(self, train=self.train.joined(self.val))
 
     def __str__(self) -> str:
         sizes = f"train {len(self.train)}, val {len(self.val)}, test {len(self.test)}"

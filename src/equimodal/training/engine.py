@@ -1,4 +1,4 @@
-"""How Lightning's trainer is made to behave: precision, hints, interruptions."""
+"""How Lightning's trainer is made to behave: precision, hints, interruptions, early ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
@@ -25,6 +26,21 @@ def precision(settings: Settings) -> dict[str, Any]:
     return {
         "precision": {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision]
     }
+
+
+class Until(L.Callback):
+    """Ends training after an epoch; schedules follow the length that was planned.
+
+    Args:
+        epoch: the last, counted from 0.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch >= self.epoch:
+            trainer.should_stop = True
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from equimodal.integrations.lightning import Balance
 from equimodal.method import Method
 from equimodal.nn import Multimodal, segment_cross_entropy
 from equimodal.training.claim import Claim
-from equimodal.training.engine import interruptible, precision, quiet
+from equimodal.training.engine import Until, interruptible, precision, quiet
 from equimodal.training.history import History
 from equimodal.training.models import describe, model_for
 from equimodal.training.module import BalancedModule
@@ -48,6 +48,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     workers: int = 0,
     source: Source | None = None,
+    until: int | None = None,
 ) -> Result:
     """Train a model by a method, and evaluate the epoch that is best on the validation split.
 
@@ -64,6 +65,8 @@ def fit(
         workers: processes that read the data; for prepared clips as many as there are cores.
         source: where the splits were loaded from, to be noted in `out`: `equimodal diagnose` loads
             them again.
+        until: evaluate this epoch, counted from 0, and train no further: nothing is chosen, and
+            the method gets no held-out data. See `refit`.
 
     Raises:
         SetupError: `out` holds a run and `resume` is not set, or a run with other settings.
@@ -100,7 +103,7 @@ def fit(
             seed=settings.seed,
             forward=module.run,
             train_loader=loaders["train"],
-            val_loader=loaders["val"],
+            val_loader=loaders["val"] if until is None else None,
             criterion=_criterion(splits),
         )
         with balance.make(module, [settings.make_optimizer(model)], epochs=settings.epochs):
@@ -112,8 +115,9 @@ def fit(
         best = ModelCheckpoint(
             folder / "checkpoints",
             "best",
-            monitor="val/accuracy",
+            monitor="val/accuracy" if until is None else None,
             mode="max",
+            every_n_epochs=1 if until is None else until + 1,
             # As it was validated: methods may rewrite parameters when the epoch ends after that.
             save_on_train_epoch_end=False,
             enable_version_counter=False,
@@ -126,6 +130,7 @@ def fit(
             enable_version_counter=False,
         )
         bars: list[Callback] = [RichProgressBar()] if progress else []
+        ends = [] if until is None else [Until(until)]
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             accelerator="auto",
@@ -134,7 +139,7 @@ def fit(
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.clip or None,
             logger=_loggers(folder, tensorboard),
-            callbacks=[balance, history, *callbacks, best, every, *bars],
+            callbacks=[balance, history, *callbacks, best, every, *bars, *ends],
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -153,14 +158,14 @@ def fit(
         (test,) = trainer.test(
             module, loaders["test"], ckpt_path=best.best_model_path, verbose=False
         )
-        chosen = _best_epoch(epochs)
+        chosen = _best_epoch(epochs) if until is None else until
         result = Result(
             data=splits.card.name,
             fingerprint=splits.fingerprint,
             method=described,
             settings=asdict(settings),
             best_epoch=chosen,
-            val=_of("val", epochs[chosen]),
+            val=_of("val", epochs[chosen]) if until is None else {},
             test=_of("test", test),
             history=epochs,
             seconds=time.monotonic() - start,

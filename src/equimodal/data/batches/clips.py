@@ -149,6 +149,20 @@ class Clips(Samples):
             **settings,
         )
 
+    def joined(self, other: Clips) -> Clips:
+        """Return these clips and then those of another split, all seen as these are."""
+        groups, others = self.groups, other.groups
+        assert groups is not None
+        assert others is not None
+        return Clips(
+            self.stored.joined(other.stored),
+            self.maker,
+            torch.cat([self.target, other.target]),
+            torch.cat([groups, others]),
+            [*self.ids, *other.ids],
+            self.classes,
+        )
+
     def __repr__(self) -> str:
         shapes = (f"{name} {shape}" for name, shape in self.shapes.items())
         return f"Clips({len(self)} samples: {', '.join(shapes)})"

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]  # top, left, height, width
 RATIOS = (3 / 4, 4 / 3)  # of width to height, of random crops
 TRIES = 10
+STILL = 128  # of optical flow, where nothing moves
 
 
 class Frames(NamedTuple):
     """Frames of a sample, or of a batch B of them.
 
     Attributes:
-        pixels: uint8, shape ``([B,] frames, H, W, 3)``; clips that are smaller than the largest of
-            the batch fill the upper left corner.
+        pixels: uint8, shape ``([B,] frames, H, W, C)``, C 3 for RGB and 2 for optical flow; clips
+            that are smaller than the largest of the batch fill the upper left corner.
         box: int64, shape ``([B,] 4)``: top, left, height and width of the part to keep, the same
             in all frames of a clip.
         mirrored: bool, shape ``([B])``.
@@ -57,6 +58,15 @@ def stacked(images: Sequence[Image]) -> Tensor:
     # Only the stack copies: a view of an image cannot be written to, which torch warns of.
     rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
     return torch.from_numpy(np.stack([np.asarray(image) for image in rgb]))
+
+
+def flowing(images: Sequence[Image]) -> Tensor:
+    """Return grey images, across and down in turn: uint8, shape ``(frames, H, W, 2)``."""
+    import numpy as np
+
+    grey = np.stack([np.asarray(image.convert("L")) for image in images])
+    pairs = torch.from_numpy(grey).view(len(images) // 2, 2, *grey.shape[1:])
+    return pairs.permute(0, 2, 3, 1).contiguous()
 
 
 def in_each_part(stored: int, parts: int, draw: random.Random) -> list[int]:
@@ -121,9 +131,9 @@ def padded(samples: Sequence[Frames]) -> Frames:
 
 
 def _enlarged(sample: Frames, height: int, width: int) -> Frames:
-    count, own_height, own_width, _ = sample.pixels.shape
+    count, own_height, own_width, channels = sample.pixels.shape
     if (own_height, own_width) == (height, width):
         return sample
-    pixels = torch.zeros(count, height, width, 3, dtype=torch.uint8)
+    pixels = torch.zeros(count, height, width, channels, dtype=torch.uint8)
     pixels[:, :own_height, :own_width] = sample.pixels
     return sample._replace(pixels=pixels)

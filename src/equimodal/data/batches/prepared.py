@@ -17,7 +17,7 @@ from equimodal.system.extras import require
 FORMAT = 1
 FILE = "dataset.json"
 AGAIN = "run the same `equimodal prepare ...` again"
-KINDS = ("sound", "frames", "picture")
+KINDS = ("sound", "frames", "picture", "flow", "text")
 
 
 class Shard(NamedTuple):
@@ -42,7 +42,7 @@ class Prepared:
         root: the folder, or the address that its files are below.
         name: of the data set.
         classes: names in order.
-        modalities: for each its kind: "sound", "frames" or "picture".
+        modalities: for each its kind, of `KINDS`.
         rates: of sound, in Hz.
         seconds: of the longest sound of train, for each modality of sound.
         view: how samples look, unless said otherwise.

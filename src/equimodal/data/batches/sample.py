@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from equimodal.data.batches import frames, sound
+from equimodal.data.batches import frames, sound, text
 from equimodal.data.batches.frames import Frames
 from equimodal.data.batches.view import View
 from equimodal.errors import SetupError
@@ -27,7 +27,8 @@ class Stored(NamedTuple):
     Attributes:
         id: of the clip.
         label: the place of its class.
-        pieces: for each modality the bytes of its files: one of sound or picture, several frames.
+        pieces: for each modality the bytes of its files: one of sound, picture or text, several
+            frames, two of each moment of optical flow.
         shard: the file, for errors.
     """
 
@@ -45,7 +46,7 @@ class Maker:
     on the process that makes it.
 
     Args:
-        kinds: "sound", "frames" or "picture" for each modality, in the order of a sample.
+        kinds: of each modality, such as "sound", in the order of a sample.
         rates: of each modality of sound, in Hz.
         lengths: of each modality of sound, in samples.
         view: how samples look.
@@ -63,10 +64,10 @@ class Maker:
     def __call__(self, stored: Stored, seed: int, epoch: int) -> Sample:
         """Return ``(piece, ..., target)``.
 
-        Sound is int16 of shape ``(T,)``, frames are `Frames`, a picture is uint8 of shape
-        ``(C, H, W)``, the target int64 of shape ``()``. Where samples may lack modalities, a bool
-        tensor of shape ``(M,)`` before the target says which are there; the others are silent and
-        black.
+        Sound is int16 of shape ``(T,)``, frames and flow are `Frames`, a picture is uint8 of shape
+        ``(C, H, W)``, text uint8 of shape ``(words,)``, the target int64 of shape ``()``. Where
+        samples may lack modalities, a bool tensor of shape ``(M,)`` before the target says which
+        are there; the others are silent, black, still or empty.
 
         Raises:
             SetupError: a modality is missing that may not be or cannot be decoded.
@@ -92,8 +93,11 @@ class Maker:
         """Return what stands for a modality that a sample lacks."""
         if kind == "sound":
             return torch.zeros(self.lengths[name], dtype=torch.int16)
-        if kind == "frames":
-            pixels = torch.zeros(self.view.frames, 1, 1, 3, dtype=torch.uint8)
+        if kind == "text":
+            return torch.zeros(self.view.words, dtype=torch.uint8)
+        if kind in ("frames", "flow"):
+            grey, channels = (frames.STILL, 2) if kind == "flow" else (0, 3)
+            pixels = torch.full((self.view.frames, 1, 1, channels), grey, dtype=torch.uint8)
             return Frames(pixels, torch.tensor((0, 0, 1, 1)), torch.tensor(False))
         raise ValueError("a picture cannot be missing: its size is not known")
 
@@ -105,7 +109,11 @@ class Maker:
         if kind == "sound":
             return self._sound(name, files[0], draw)
         if kind == "frames":
-            return self._frames(files, draw)
+            return self._frames(files, 1, draw)
+        if kind == "flow":
+            return self._frames(files, 2, draw)
+        if kind == "text":
+            return text.counted(bytes(files[0]).decode(), self.view.words)
         return _picture(files[0])
 
     def _sound(self, name: str, file: Any, draw: random.Random | None) -> Tensor:
@@ -122,13 +130,13 @@ class Maker:
         start = 0 if draw is None else sound.random_start(len(pcm), length, draw)
         return torch.from_numpy(sound.fit(pcm, length, start))
 
-    def _frames(self, files: Sequence[Any], draw: random.Random | None) -> Frames:
-        view = self.view
+    def _frames(self, files: Sequence[Any], each: int, draw: random.Random | None) -> Frames:
+        view, moments = self.view, len(files) // each
         if draw is None:
-            chosen = frames.middles(len(files), view.frames)
+            chosen = frames.middles(moments, view.frames)
         else:
-            chosen = frames.in_each_part(len(files), view.frames, draw)
-        images = [frames.decoded(files[place]) for place in chosen]
+            chosen = frames.in_each_part(moments, view.frames, draw)
+        images = [frames.decoded(files[place * each + n]) for place in chosen for n in range(each)]
         if len(sizes := {f"{image.width}x{image.height}" for image in images}) > 1:
             raise ValueError(f"expected frames of one size, found {', '.join(sorted(sizes))}")
         height, width = images[0].height, images[0].width
@@ -137,7 +145,8 @@ class Maker:
         else:
             box = frames.random_box(height, width, view.scale, draw)
             mirrored = draw.random() < view.flip
-        return Frames(frames.stacked(images), torch.tensor(box), torch.tensor(mirrored))
+        pixels = frames.stacked(images) if each == 1 else frames.flowing(images)
+        return Frames(pixels, torch.tensor(box), torch.tensor(mirrored))
 
 
 def _picture(file: Any) -> Tensor:

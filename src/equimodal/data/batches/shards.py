@@ -29,7 +29,7 @@ class Shards:
         files: Arrow files.
         rows: how many each holds.
         names: of the Parquet files that they were made from.
-        kinds: "sound", "frames" or "picture" for each modality that is wanted.
+        kinds: of each modality that is wanted, such as "sound".
     """
 
     def __init__(
@@ -53,6 +53,17 @@ class Shards:
         row = index - (self.ends[which - 1] if which else 0)
         return stored(self._open[which][row], self.kinds, self.names[which])
 
+    def joined(self, other: Shards) -> Shards:
+        """Return these clips and then others."""
+        rows = [end - start for those in (self, other) for start, end in those.spans]
+        files, names = [*self.files, *other.files], [*self.names, *other.names]
+        return Shards(files, rows, names, self.kinds)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The places of the first clip of each file, and of the one after its last."""
+        return list(zip([0, *self.ends[:-1]], self.ends, strict=True))
+
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; it maps the files itself."""
         return {**self.__dict__, "_open": {}}
@@ -65,8 +76,10 @@ def stored(row: Any, kinds: Any, shard: str) -> Stored:
         cell = row.column(name)[0]
         if not cell.is_valid:
             files = []
-        elif kind == "frames":
+        elif kind in ("frames", "flow"):
             files = [each.as_buffer() for each in cell.values.field("bytes")]
+        elif kind == "text":
+            files = [cell.as_buffer()]
         else:
             files = [cell["bytes"].as_buffer()]
         pieces[name] = [] if any(file is None for file in files) else files

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equimodal.data.batches.frames import Frames
+from equimodal.data.batches.frames import STILL, Frames
 from equimodal.data.batches.sample import Sample
 from equimodal.data.batches.spectrogram import spectrogram
 from equimodal.data.batches.view import View
@@ -19,6 +19,7 @@ from equimodal.data.batches.view import View
 # Of ImageNet's training images in RGB, 0 to 1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+FLOW = 32.0  # levels of flow that become 1: 5 pixels, where 0 to 255 are -20 to 20
 
 
 class Spectrograms(nn.Module):
@@ -61,6 +62,38 @@ class Crops(nn.Module):
         return crop(frames, self.size).mul_(scale).sub_(shift).transpose(1, 2)
 
 
+class Flows(nn.Module):
+    """The parts of optical flow that were drawn, resized and mirrored: 0 where nothing moves.
+
+    Mirrored, what moved to the right moves to the left.
+
+    Args:
+        size: height and width, in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Return float32, ``(B, 2, frames, size, size)``."""
+        crop = cropped_one_by_one if frames.pixels.device.type == "cpu" else cropped_at_once
+        made = crop(frames, self.size).sub_(STILL).div_(FLOW)
+        sign = torch.where(frames.mirrored, -1.0, 1.0)
+        made[:, :, 0] *= sign[:, None, None, None]
+        return made.transpose(1, 2)
+
+
+class Words(nn.Module):
+    """Counts of words as a vector: logarithms, of mean square 1."""
+
+    def forward(self, counts: Tensor) -> Tensor:
+        """Return float32 of the shape of the uint8 counts, ``(B, words)``; 0 for no words."""
+        logs = counts.float().log1p()
+        scale = logs.square().mean(dim=1, keepdim=True).sqrt()
+        return logs / torch.where(scale > 0, scale, 1)
+
+
 class Pictures(nn.Module):
     """Pictures from 0 to 1."""
 
@@ -87,7 +120,7 @@ class Transform(nn.Module):
     for evaluation. Computes in float32 also where autocast is on.
 
     Args:
-        kinds: "sound", "frames" or "picture" for each modality, in the order of a sample.
+        kinds: of each modality, such as "sound", in the order of a sample.
         rates: of each modality of sound, in Hz.
         view: how samples look.
     """
@@ -98,17 +131,20 @@ class Transform(nn.Module):
         for name, kind in kinds.items():
             if kind == "sound":
                 parts[name] = Spectrograms(view, rates[name])
+            elif kind in ("frames", "flow"):
+                parts[name] = {"frames": Crops, "flow": Flows}[kind](view.size)
             else:
-                parts[name] = Crops(view.size) if kind == "frames" else Pictures()
+                parts[name] = Words() if kind == "text" else Pictures()
         self.names = tuple(parts)
         self.parts = nn.ModuleList(parts.values())
 
     def forward(self, batch: Sample, device: torch.device | str | None = None) -> Inputs:
         """Return ``(input, ..., target)``.
 
-        Sound becomes ``(B, 1, F, T)``, frames ``(B, 3, frames, size, size)``, a picture
-        ``(B, C, H, W)``, all float32; the target stays int64, ``(B,)``. Where samples may lack
-        modalities, its `present` says which have them.
+        Sound becomes ``(B, 1, F, T)``, frames ``(B, 3, frames, size, size)``, optical flow the same
+        with 2 channels, text ``(B, words)``, a picture ``(B, C, H, W)``, all float32; the target
+        stays int64, ``(B,)``. Where samples may lack modalities, its `present` says which have
+        them.
 
         Args:
             batch: as a loader of the data set gives it.
@@ -126,8 +162,8 @@ class Transform(nn.Module):
 
 
 def cropped_at_once(frames: Frames, size: int) -> Tensor:
-    """Return the parts that boxes name, 0 to 255, resized: ``(B, frames, 3, size, size)``."""
-    batch, count, height, width, _ = frames.pixels.shape
+    """Return the parts that boxes name, 0 to 255, resized: ``(B, frames, C, size, size)``."""
+    batch, count, height, width, channels = frames.pixels.shape
     top, left, box_height, box_width = (side[:, None].float() for side in frames.box.unbind(1))
     centres = torch.arange(size, device=frames.pixels.device) + 0.5
     # Not beyond the box: its edge goes on, whatever pixels are there.
@@ -136,16 +172,16 @@ def cropped_at_once(frames: Frames, size: int) -> Tensor:
     x = torch.where(frames.mirrored[:, None], x.flip(1), x)
     rows = ((2 * y + 1) / height - 1)[:, :, None].expand(batch, size, size)
     columns = ((2 * x + 1) / width - 1)[:, None, :].expand(batch, size, size)
-    flat = frames.pixels.permute(0, 1, 4, 2, 3).reshape(batch, count * 3, height, width)
+    flat = frames.pixels.permute(0, 1, 4, 2, 3).reshape(batch, count * channels, height, width)
     grid = torch.stack([columns, rows], dim=3)
     resized = F.grid_sample(flat.float(), grid, align_corners=False)
-    return resized.view(batch, count, 3, size, size)
+    return resized.view(batch, count, channels, size, size)
 
 
 def cropped_one_by_one(frames: Frames, size: int) -> Tensor:
     """Return what `cropped_at_once` returns, rounded to whole numbers."""
-    batch, count = frames.pixels.shape[:2]
-    made = torch.empty(batch, count, 3, size, size, device=frames.pixels.device)
+    batch, count, *_, channels = frames.pixels.shape
+    made = torch.empty(batch, count, channels, size, size, device=frames.pixels.device)
     for place, pixels, box, mirrored in zip(made, *frames, strict=True):
         top, left, height, width = box.tolist()
         part = pixels[:, top : top + height, left : left + width].permute(0, 3, 1, 2)

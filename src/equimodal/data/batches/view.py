@@ -26,6 +26,7 @@ class View:
         size: height and width of frames, in pixels.
         scale: least and largest share of a frame's area that a random crop of training keeps.
         flip: probability with which the frames of a clip are mirrored in training.
+        words: of text, how many numbers count its words; see `batches.text`.
 
     Raises:
         SetupError: a number is out of its range.
@@ -40,9 +41,10 @@ class View:
     size: int = 224
     scale: tuple[float, float] = (0.08, 1.0)
     flip: float = 0.5
+    words: int = 4096
 
     def __post_init__(self) -> None:
-        for name in ("n_fft", "hop", "mels", "frames", "size"):
+        for name in ("n_fft", "hop", "mels", "frames", "size", "words"):
             if getattr(self, name) < 1:
                 raise SetupError(f"{name}: expected 1 or more, found {getattr(self, name)}")
         if self.seconds is not None and not 0 < self.seconds < float("inf"):

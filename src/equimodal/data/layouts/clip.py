@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -50,7 +50,53 @@ class Picture:
     index: int
 
 
-Piece = Sound | Frames | Picture
+@dataclass(frozen=True)
+class Stills:
+    """The pictures in a folder, one after the other by their names.
+
+    Args:
+        path: of the folder, relative to the source folder.
+        rate: how many of them are a second.
+    """
+
+    path: str
+    rate: float
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Optical flow as grey pictures, 128 where nothing moves, in two folders.
+
+    Args:
+        path: of the folder with what moves across, relative to the source folder.
+        down: of the folder with what moves down.
+        rate: how many of them are a second.
+    """
+
+    path: str
+    down: str
+    rate: float
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words.
+
+    Args:
+        path: of the list that they are in, relative to the source folder.
+        text: the words.
+    """
+
+    path: str
+    text: str
+
+
+Piece = Sound | Frames | Picture | Stills | Flow | Text
+
+
+def paths_of(piece: Piece) -> tuple[str, ...]:
+    """Return the files or folders that a piece is in, relative to the source folder."""
+    return (piece.path, piece.down) if isinstance(piece, Flow) else (piece.path,)
 
 
 @dataclass(frozen=True)
@@ -107,6 +153,7 @@ class Listing:
         protocol: how the splits were made, in words.
         failures: clips that a list names but no file is there for.
         about: source, authors, licence, citation, caution: for the card.
+        partial: clips that are among the failures, but of which some modalities have their files.
     """
 
     name: str
@@ -116,6 +163,14 @@ class Listing:
     protocol: str
     failures: tuple[Failure, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
+    partial: tuple[Clip, ...] = ()
+
+    def with_partial(self) -> Listing:
+        """Return the listing with its partial clips among the others, and not the failures."""
+        kept = {clip.id for clip in self.partial}
+        clips = sorted((*self.clips, *self.partial), key=lambda clip: clip.id)
+        failures = tuple(failure for failure in self.failures if failure.id not in kept)
+        return replace(self, clips=tuple(clips), failures=failures, partial=())
 
     @property
     def modalities(self) -> tuple[str, ...]:

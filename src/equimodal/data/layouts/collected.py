@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
-from equimodal.data.layouts.clip import Clip, Failure, Listing
+from equimodal.data.layouts.clip import Clip, Failure, Listing, paths_of
+from equimodal.data.layouts.paths import is_there
 from equimodal.data.layouts.splits import held_out
 from equimodal.errors import SetupError, unknown
 
@@ -180,7 +181,16 @@ class Collected:
             protocol,
             failures,
             {**about, **(more if unlisted else {})},
+            tuple(e.clip for e in entries if e.reason and self._some_of(e.clip)),
         )
+
+    def _some_of(self, clip: Clip) -> bool:
+        """Return whether some modalities of a clip, but not all, have their files."""
+        there = [
+            all(is_there(self.root, path) for path in paths_of(piece))
+            for piece in clip.pieces.values()
+        ]
+        return any(there) and not all(there)
 
     def _nothing(self, split: str, failures: Sequence[Failure], unlisted: Sequence[str]) -> str:
         lost = [failure for failure in failures if failure.split == split]

@@ -73,6 +73,11 @@ def is_file(root: Path, path: str) -> bool:
     return os.path.isfile(root / path)  # noqa: PTH113 - Path's raises for long names
 
 
+def is_there(root: Path, path: str) -> bool:
+    """Return whether a file or folder is there; a name that is too long never is."""
+    return os.path.exists(root / path)  # noqa: PTH110 - Path's raises for long names
+
+
 def _refuse_outside(real: str, root: Path, path: str, place: str) -> None:
     target = os.path.realpath(root / path)
     if os.path.commonpath([real, target]) != real:

@@ -57,6 +57,18 @@ from equimodal.data.media.frames import frames
 from equimodal.data.media.picture import picture
 from equimodal.data.media.refusal import Undecodable
 from equimodal.data.media.sound import sound
+from equimodal.data.media.stills import flow, stills
+from equimodal.data.media.text import words
 from equimodal.data.media.wav import pcm, wav
 
-__all__ = ["Undecodable", "frames", "pcm", "picture", "sound", "wav"]
+__all__ = [
+    "Undecodable",
+    "flow",
+    "frames",
+    "pcm",
+    "picture",
+    "sound",
+    "stills",
+    "wav",
+    "words",
+]

@@ -126,6 +126,8 @@ def _content(dataset: Mapping[str, Any]) -> str:
             f"shorter side {recipe['side']} at most"
         ),
         "picture": "PNG",
+        "flow": f"{recipe['fps']:g} for each second, JPEG, across and down in turn",
+        "text": "UTF-8",
     }
     return "; ".join(f"`{name}`: {said[kind]}" for name, kind in dataset["modalities"].items())
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from equimodal.data.layouts.clip import Clip, Failure, Listing
+from equimodal.data.layouts.clip import Clip, Failure, Listing, Text, paths_of
 from equimodal.data.preparing.plan import SPLITS
 from equimodal.errors import SetupError, unknown
 
@@ -49,9 +49,10 @@ def refuse_misfits(listing: Listing) -> None:
                 f"{_spelt(_columns(clip.columns))}"
             )
         for piece in clip.pieces.values():
-            path = PurePosixPath(piece.path)
-            if path.is_absolute() or ".." in path.parts:
-                raise SetupError(f"{clip.id}: {piece.path} leads out of {listing.root}")
+            for file in paths_of(piece):
+                path = PurePosixPath(file)
+                if path.is_absolute() or ".." in path.parts:
+                    raise SetupError(f"{clip.id}: {file} leads out of {listing.root}")
     members: tuple[Clip | Failure, ...] = (*listing.clips, *listing.failures)
     for each in members:
         if each.split not in SPLITS:
@@ -63,7 +64,8 @@ def refuse_misfits(listing: Listing) -> None:
 
 
 def _refuse_texts(clip: Clip) -> None:
-    for what, value in {"id": clip.id, "group": clip.group, **clip.columns}.items():
+    texts = {name: piece.text for name, piece in clip.pieces.items() if isinstance(piece, Text)}
+    for what, value in {"id": clip.id, "group": clip.group, **clip.columns, **texts}.items():
         try:
             str(value).encode()
         except UnicodeEncodeError as error:

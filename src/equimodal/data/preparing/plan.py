@@ -6,21 +6,44 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from equimodal.data.batches.view import View
-from equimodal.data.layouts.clip import Clip, Failure, Frames, Listing, Picture, Piece, Sound
+from equimodal.data.layouts.clip import (
+    Clip,
+    Failure,
+    Flow,
+    Frames,
+    Listing,
+    Picture,
+    Piece,
+    Sound,
+    Stills,
+    Text,
+    paths_of,
+)
 from equimodal.data.preparing.recipe import Recipe
 from equimodal.errors import SetupError
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
-KINDS: dict[type[Piece], str] = {Sound: "sound", Frames: "frames", Picture: "picture"}
+KINDS: dict[type[Piece], str] = {
+    Sound: "sound",
+    Frames: "frames",
+    Picture: "picture",
+    Stills: "stills",
+    Flow: "flow",
+    Text: "text",
+}
+
+
+STORED = {"stills": "frames"}  # pieces that are stored as others are
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """By what a file of the source is known to be the same.
+    """By what a file of the source is known to be the same; `ABSENT` for one that is not there.
 
     Args:
         size: in bytes.
@@ -29,6 +52,9 @@ class Stamp:
 
     size: int
     modified: int
+
+
+ABSENT = Stamp(-1, 0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,7 @@ class Plan:
             "classes": list(listing.classes),
             "modalities": kinds(listing),
             "recipe": _recipe(self.recipe),
-            "view": json.loads(json.dumps(asdict(self.view))),  # tuples become lists
+            "view": _view(self.view),
             "shard_size": self.shard_size,
             "about": dict(listing.about),
             "clips": [_spelt(clip) for clip in listing.clips],
@@ -115,26 +141,32 @@ def planned(listing: Listing, recipe: Recipe, view: View, shard_size: int) -> Pl
     """
     if shard_size < 1:
         raise SetupError(f"shard_size: expected 1 or more, found {shard_size}")
-    stamps = {}
-    for path in paths(listing.clips):
-        try:
-            status = (listing.root / path).stat()
-        except FileNotFoundError as error:
-            raise SetupError(f"{listing.root}: {path} is listed, but no such file is there") from (
-                error
-            )
-        stamps[path] = Stamp(status.st_size, status.st_mtime_ns)
+    stamps = {path: stamped(listing.root / path) for path in paths(listing.clips)}
+    absent = [path for path, stamp in stamps.items() if stamp == ABSENT]
+    if absent and not recipe.keep_partial:
+        raise SetupError(f"{listing.root}: {absent[0]} is listed, but no such file is there")
     return Plan(listing, recipe, view, shard_size, stamps)
+
+
+def stamped(path: Path) -> Stamp:
+    """Return by what a file is known to be the same."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ABSENT
+    return Stamp(status.st_size, status.st_mtime_ns)
 
 
 def paths(clips: Iterable[Clip]) -> list[str]:
     """Return the files that clips are in, each once, in order."""
-    return list(dict.fromkeys(piece.path for clip in clips for piece in clip.pieces.values()))
+    pieces = (piece for clip in clips for piece in clip.pieces.values())
+    return list(dict.fromkeys(path for piece in pieces for path in paths_of(piece)))
 
 
 def kinds(listing: Listing) -> dict[str, str]:
-    """Return for each modality "sound", "frames" or "picture"."""
-    return {name: KINDS[type(piece)] for name, piece in listing.clips[0].pieces.items()}
+    """Return for each modality what is stored of it, such as "sound"."""
+    found = {name: KINDS[type(piece)] for name, piece in listing.clips[0].pieces.items()}
+    return {name: STORED.get(kind, kind) for name, kind in found.items()}
 
 
 def text(content: Mapping[str, Any]) -> str:
@@ -158,6 +190,13 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
     told = {**asdict(recipe), "fps": float(recipe.fps)}  # 25 is spelt 25.0
     if not recipe.keep_partial:
         del told["keep_partial"]  # so that folders from before the option are gone on with
+    return told
+
+
+def _view(view: View) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps(asdict(view)))  # tuples become lists
+    if view.words == View.words:
+        del told["words"]  # as of a recipe
     return told
 
 

@@ -115,6 +115,8 @@ def prepare(
         raise SetupError(f"allow_missing: expected 0 to below 1, found {allow_missing}")
     if not time_limit > 0:
         raise SetupError(f"time_limit: expected seconds above 0, found {time_limit}")
+    if recipe.keep_partial:
+        listing = listing.with_partial()
     refuse_misfits(listing)
     plan = planned(listing, recipe, view, shard_size)
     workers = workers or (_cores() if engine is None else AHEAD)

@@ -8,7 +8,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from equimodal.data.layouts.clip import Clip, Listing, Picture, Piece, Sound
+from equimodal.data.layouts.clip import (
+    Clip,
+    Flow,
+    Listing,
+    Picture,
+    Piece,
+    Sound,
+    Stills,
+    Text,
+)
 from equimodal.data.preparing.plan import kinds
 from equimodal.data.preparing.recipe import Recipe
 
@@ -61,7 +70,13 @@ def schema(listing: Listing) -> Any:
     }
     for name, kind in kinds(listing).items():
         sound = hf.Audio(decode=False)
-        features[name] = {"sound": sound, "frames": hf.List(pictures), "picture": pictures}[kind]
+        features[name] = {
+            "sound": sound,
+            "frames": hf.List(pictures),
+            "picture": pictures,
+            "flow": hf.List(pictures),
+            "text": hf.Value("string"),
+        }[kind]
     for name, value in listing.clips[0].columns.items():
         features[name] = hf.Value("string" if isinstance(value, str) else "float64")
     return hf.Features(features).arrow_schema
@@ -132,7 +147,15 @@ def _stored(piece: Piece, path: Path, recipe: Recipe, remarks: list[str]) -> tup
         return _file(media.wav(pcm, recipe.rate)), len(pcm) / recipe.rate
     if isinstance(piece, Picture):
         return _file(media.picture(path, piece.index)), 0.0
+    if isinstance(piece, Text):
+        return media.words(piece.text), 0.0
     fps, side, quality = recipe.fps, recipe.side, recipe.quality
+    if isinstance(piece, Stills):
+        return [_file(each) for each in media.stills(path, piece.rate, fps, side, quality)], 0.0
+    if isinstance(piece, Flow):
+        below = path.parents[len(Path(piece.path).parts) - 1] / piece.down
+        pairs = media.flow(path, below, piece.rate, fps, side, quality)
+        return [_file(each) for each in pairs], 0.0
     frames = media.frames(path, piece.start, piece.end, fps, side, quality, remarks)
     return [_file(frame) for frame in frames], 0.0
 

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from equimodal.data.files.stored import digest_of
-from equimodal.data.layouts.clip import Clip, Failure
+from equimodal.data.layouts.clip import Clip, Failure, paths_of
 from equimodal.data.preparing import record
-from equimodal.data.preparing.plan import Shard, Stamp
+from equimodal.data.preparing.plan import ABSENT, Shard, Stamp, stamped
 from equimodal.data.preparing.recipe import Recipe
 from equimodal.data.preparing.record import Record
 from equimodal.data.preparing.remarks import Remark
@@ -125,14 +125,13 @@ def make(
 def _decoded(
     clip: Clip, task: Task, stamps: Mapping[str, Stamp], crashed: Mapping[str, str]
 ) -> Decoded:
-    paths = dict.fromkeys(piece.path for piece in clip.pieces.values())
+    paths = dict.fromkeys(path for piece in clip.pieces.values() for path in paths_of(piece))
     if clip.id in crashed:
         raise UnfitError(next(iter(paths)), crashed[clip.id])
     for path in paths:
-        try:
-            status = (task.root / path).stat()
-        except FileNotFoundError as error:
-            raise SetupError(f"{task.root}: {path} is gone since preparing began") from error
-        if Stamp(status.st_size, status.st_mtime_ns) != stamps[path]:
+        stamp = stamped(task.root / path)
+        if stamp == ABSENT != stamps[path]:
+            raise SetupError(f"{task.root}: {path} is gone since preparing began")
+        if stamp != stamps[path]:
             raise SetupError(f"{task.root}: {path} has changed since preparing began")
     return decoded(clip, task.root, task.recipe, task.labels[clip.label])

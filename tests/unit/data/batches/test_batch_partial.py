@@ -126,6 +126,49 @@ def test_the_mask_reaches_the_balancer(folder: Path) -> None:
         assert torch.isfinite(loss)
 
 
-def test_a_run_by_command_trains_on_them(folder: Path, tmp_path: Path) -> None:
+def test_a_run_by_command_trains_on_them_and_is_diagnosed(folder: Path, tmp_path: Path) -> None:
     command = ["train", "manifest", "--data", str(folder), "--method", "ogm", "--epochs", "1"]
     assert main([*command, "--view", "size=32", "--out", str(tmp_path / "run")]) == 0
+    assert main(["diagnose", str(tmp_path / "run")]) == 0
+
+
+def test_a_clip_without_the_file_of_one_modality_is_kept_too(source: Path, tmp_path: Path) -> None:
+    """The sound is in files of its own: one is not there, one of the pictures is not either."""
+    rows = []
+    for number in range(20):
+        shutil.copy(source / "deaf.mp4", tmp_path / f"v{number}.mp4")
+        write_clip(tmp_path / f"a{number}.wav", seconds=0.5, rate=8000)
+        split = "test" if number > 14 else "train"
+        rows.append((f"v{number}.mp4", f"a{number}.wav", "ab"[number % 2], split))
+    (tmp_path / "a3.wav").unlink()
+    (tmp_path / "v16.mp4").unlink()
+    for name in ("a4.wav", "v4.mp4"):
+        (tmp_path / name).unlink()
+    with (tmp_path / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "audio", "label", "split"), *rows])
+    assert prepared(tmp_path, tmp_path / "without") == 0
+    assert prepared(tmp_path, tmp_path / "out", "--keep-partial") == 0
+    sizes = []
+    for name in ("without", "out"):
+        with (tmp_path / name / "failures.csv").open(newline="") as file:
+            sizes.append([row["id"] for row in csv.DictReader(file)])
+    assert sizes == [["v3.mp4", "v4.mp4", "v16.mp4"], ["v4.mp4"]]
+    with (tmp_path / "out" / "remarks.csv").open(newline="") as file:
+        remarks = {row["id"]: row["remark"] for row in csv.DictReader(file)}
+    assert remarks["v3.mp4"] == "without audio: no such file"
+    assert remarks["v16.mp4"] == "without visual: no such file"
+    splits = data.load(tmp_path / "out", size=16)
+    seen = 0
+    for clips in (splits.train, splits.val, splits.test):
+        made = clips.transform(next(iter(clips.loader(20))))
+        assert made.present is not None
+        for name, lacking in (("audio", "v3.mp4"), ("visual", "v16.mp4")):
+            assert made.present[name].tolist() == [each != lacking for each in clips.ids]
+            seen += clips.ids.count(lacking)
+    assert seen == 2
+    run = ["train", "manifest", "--data", str(tmp_path / "out"), "--method", "ogm"]
+    run += ["--epochs", "1", "--view", "size=32", "--workers", "0", "--out", str(tmp_path / "run")]
+    assert main(run) == 0
+    again = write_clip(tmp_path / "a3.wav", seconds=0.5, rate=8000)
+    assert again.exists()
+    assert prepared(tmp_path, tmp_path / "out", "--keep-partial") == 2, "the source has changed"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import equimodal
 from equimodal.cli.text import described
 from equimodal.data.layouts import (
     AVE,
@@ -21,12 +22,17 @@ from equimodal.data.layouts import (
     GRID,
     LAYOUTS,
     MELD,
+    UCF101,
     CremaD,
+    Food101,
     KineticsSounds,
     Layout,
     Manifest,
+    Twitter15,
+    Twitter17,
     VGGSound,
 )
+from equimodal.data.layouts.clip import paths_of
 from equimodal.data.layouts.grid_words import spoken
 from equimodal.data.preparing.card import licence
 from support.trees import tree, write
@@ -103,6 +109,41 @@ def meld(root: Path, seed: int) -> Layout:
     return MELD(root)
 
 
+def food_101(root: Path, seed: int) -> Layout:
+    for split, first in (("train", 0), ("test", 20)):
+        rows = [f"{'xy'[i % 2]}_{i}.jpg,no. {i} of {split},{'xy'[i % 2]}" for i in range(first, 40)]
+        rows = rows[:20]
+        missing = split == "train"
+        tree(root / split, [f"{row[0]}/{row.split(',')[0]}" for row in rows[missing:]], seed)
+        write(root / f"{split}_titles.csv", *rows)
+    return Food101(root)
+
+
+def ucf_101(root: Path, seed: int) -> Layout:
+    write(root / "classInd.txt", "1 x", "2 y")
+    for split, groups in (("train", range(8, 16)), ("test", range(1, 4))):
+        names = [f"{label}/v_{label}_g{g:02d}_c01" for label in "xy" for g in groups]
+        write(root / f"{split}list01.txt", *(f"{name}.avi 1" for name in names))
+        for folder in ("jpegs_256", "tvl1_flow/u", "tvl1_flow/v"):
+            there = [f"{folder}/{n.partition('/')[2]}/frame000001.jpg" for n in names]
+            tree(root, there[split == "train" :], seed)
+    return UCF101(root)
+
+
+def twitter(kind: type[Layout], year: int) -> Callable[[Path, int], Layout]:
+    def make(root: Path, seed: int) -> Layout:
+        for part, first in (("train", 1), ("dev", 20), ("test", 30)):
+            rows = [f"{i}\t{i % 3}\t{i}.jpg\t$T$ , hi\tyou" for i in range(first, first + 10)]
+            write(root / f"twitter{year}/{part}.tsv", "index\t#1\t#2\t#3\t#3", *rows)
+        places = [f"twitter{year}_images/{i}.jpg" for i in (*range(2, 11), *range(20, 40))]
+        tree(root, places, seed)
+        return kind(root)
+
+    return make
+
+
+PACKAGE = Path(equimodal.__file__).parents[1]
+
 MAKERS: dict[str, Callable[[Path, int], Layout]] = {
     "crema-d": crema_d,
     "kinetics-sounds": kinetics,
@@ -112,6 +153,10 @@ MAKERS: dict[str, Callable[[Path, int], Layout]] = {
     "av-mnist": av_mnist,
     "manifest": manifest,
     "meld": meld,
+    "food-101": food_101,
+    "ucf-101": ucf_101,
+    "twitter-15": twitter(Twitter15, 2015),
+    "twitter-17": twitter(Twitter17, 2017),
 }
 
 
@@ -151,7 +196,7 @@ def test_another_process_with_other_hashes_lists_the_same(tmp_path):
     tests = Path(__file__).parents[3]
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(tests)},
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": f"{tests}{os.pathsep}{PACKAGE}"},
         capture_output=True,
         text=True,
         check=True,
@@ -177,7 +222,7 @@ def test_every_listing_keeps_the_contract(tmp_path, name):
     for clip in listing.clips:
         assert tuple(clip.pieces) == listing.modalities
         for piece in clip.pieces.values():
-            assert (listing.root / piece.path).is_file()
+            assert all((listing.root / path).exists() for path in paths_of(piece))
     assert {"title", "source", "authors", "licence", "citation"} <= set(listing.about)
     assert listing.protocol
     # The card of a prepared folder names a licence of the Hub only where it covers all of the data.
