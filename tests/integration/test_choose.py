@@ -220,6 +220,22 @@ def test_a_number_is_predicted_and_what_cannot_run_is_said(tmp_path: Path) -> No
         choose("support.stranger:regression", tmp_path, methods=["pmr"], workers=2)
 
 
+def test_every_seed_holds_out_another_fold(tmp_path: Path) -> None:
+    said: list[str] = []
+    choice = choose(
+        "support.stranger:folding",
+        tmp_path,
+        budget=60,
+        methods=["ogm"],
+        workers=2,
+        say=said.append,
+    )
+    assert said[1].endswith("holds out another of 5 folds of your training and validation data: "
+                            "choices rest on all of it.")  # fmt: skip
+    assert choice.trained.spec["folds"] == 5
+    assert len(predictions(tmp_path, "val")[0]) == 72  # a fifth of 360
+
+
 def test_a_data_set_is_chosen_for_with_a_small_model_and_teachers(tmp_path: Path) -> None:
     source = data.Source("mfeat", {"modalities": ("mor", "fou")})
     settings = Settings(epochs=1, batch_size=400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from equimodal import data
+from equimodal.data.folds import FOLDS, folded, folds_of
 from equimodal.epochs.passes import last_is_target
 from equimodal.errors import SetupError, unknown
 from equimodal.tasks.function import function_of
@@ -38,6 +40,7 @@ OPTIONAL = {
     "features": "where the head's inputs hold each feature",
     "scores": "how unimodal logits are read",
 }
+FOLD = "fold"  # an argument of the function: which fold of training and validation data to hold out
 # What the function says for `equimodal diagnose` alone.
 IGNORED = ("loader", "train_loader", "alone", "classes", "name", "data")
 
@@ -91,21 +94,24 @@ class Build:
         return (outputs.argmax(dim=1) == targets).double()
 
 
-def build_of(what: str | Mapping[str, Any], seed: int, folder: Path | None = None) -> Build:
+def build_of(
+    what: str | Mapping[str, Any], seed: int, folder: Path | None = None, folds: int = 0
+) -> Build:
     """Make what is trained, after seeding.
 
     Args:
         what: ``package.module:function``; or a source of data with settings, as JSON values.
-        seed: of initial values, and of a small model's order of samples.
+        seed: of initial values, of a small model's order of samples, and of the fold.
         folder: where modules of the user's are found.
+        folds: of training and validation data, one of which is held out; 0 for the split as it is.
 
     Raises:
         SetupError: the function says something else than is asked for.
     """
     torch.manual_seed(seed)
     if not isinstance(what, str):
-        return _of_source(what, seed)
-    made = function_of(what, folder)()
+        return _of_source(what, seed, folds)
+    made = function_of(what, folder)(**({FOLD: seed % folds} if folds else {}))
     if is_dataclass(made) and not isinstance(made, type):
         made = {each.name: getattr(made, each.name) for each in fields(made)}
     if not isinstance(made, Mapping):
@@ -138,8 +144,31 @@ def _refuse(what: str, built: Build) -> None:
         raise SetupError(f"{what}(): val and test are one loader: hold out other data for test")
 
 
-def _of_source(what: Mapping[str, Any], seed: int) -> Build:
-    splits = data.Source(**what["source"]).load()
+def folds_for(what: str | Mapping[str, Any], folder: Path | None, few: int) -> tuple[int, int]:
+    """Return into how many folds data is parted, and how many samples these hold; 0 for none.
+
+    Data of ours is where its validation split has fewer samples than `few`; that of a user's
+    function wherever it takes ``fold=``.
+
+    Raises:
+        SetupError: the function takes ``fold`` and has no default for it.
+    """
+    if not isinstance(what, str):
+        splits = data.Source(**what["source"]).load()
+        folds = folds_of(splits) if len(splits.val) < few else 0
+        return folds, len(splits.train) + len(splits.val)
+    taken = inspect.signature(function_of(what, folder)).parameters.get(FOLD)
+    if taken is None:
+        return 0, 0
+    if taken.default is taken.empty:
+        raise SetupError(f"{what}(fold): expected a default, such as None for a split of your own")
+    return FOLDS, 0
+
+
+def _of_source(what: Mapping[str, Any], seed: int, folds: int) -> Build:
+    splits: Any = data.Source(**what["source"]).load()
+    if folds:
+        splits = folded(splits, seed % folds, folds)
     settings = Settings(**{**what["settings"], "seed": seed}).suited(splits.card.name)
     model = model_for(splits, seed=seed, encoder=what["encoder"])
     model.to("cuda" if torch.cuda.is_available() else "cpu")

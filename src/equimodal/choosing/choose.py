@@ -23,7 +23,7 @@ from equimodal.choosing.plan import Plan, planned
 from equimodal.choosing.race import Entrant, Raced, race
 from equimodal.choosing.table import against, markdown, page, table
 from equimodal.choosing.train import BEST
-from equimodal.choosing.words import line, paragraph
+from equimodal.choosing.words import FEW, line, on_validation, paragraph
 from equimodal.compare.statistics import harm
 from equimodal.compare.task import noted
 from equimodal.errors import SetupError
@@ -35,7 +35,6 @@ from equimodal.training.fit import versions
 
 LOCK = ".choosing.lock"
 FRESH = 1000  # the first of the seeds that play no part before
-FEW = 200  # validation samples, below which its error is said to be large
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,8 @@ class Work:
         """Return which candidates can run, and how long a training takes."""
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:6]
         own = self.folder / f"probe-{digest}"
-        spec = {**self.shared, "names": None if names is None else list(names)}
+        named = None if names is None else list(names)
+        spec = {**self.shared, "few": FEW, "names": named}
         task = Task("probe", "equimodal.choosing.probe:probe", spec, own)
         for outcome in carry_out(self.engine, [task]):
             if outcome is not None and outcome.reason:
@@ -188,12 +188,10 @@ class Work:
         plan = planned(len(entered), len(held), budget)
         self.total = plan.cost
         say(str(plan))
-        if 0 < probed["validation"] < FEW:
-            error = 100 * math.sqrt(0.25 / probed["validation"])
-            say(
-                f"Only {probed['validation']} validation samples: they alone move a score by up to "
-                f"{error:.0f} points (a standard error), the same way for all seeds."
-            )
+        if probed["folds"]:
+            self.shared = {**self.shared, "folds": probed["folds"]}
+        if said := on_validation(probed, isinstance(self.shared["build"], str)):
+            say(said)
         self.stage = "race"
         try:
             raced = race(plan, held, entered, modalities, self._validated)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from equimodal.choosing.build import build_of
+from equimodal.choosing.build import build_of, folds_for
 from equimodal.choosing.candidate import Candidate, baselines, candidates, trials
 from equimodal.choosing.train import Training
 from equimodal.errors import MatchError, SetupError, StepError
@@ -22,12 +22,14 @@ def probe(spec: dict[str, Any], folder: Path) -> None:
     """Try one step of every candidate, and write which of them run.
 
     Args:
-        spec: ``build``, ``path``, ``threads``, and ``names`` of candidates, or None for all.
+        spec: ``build``, ``path``, ``threads``, ``few`` (validation samples below which there are
+            folds), and ``names`` of candidates, or None for all.
         folder: for ``result.json``.
     """
     torch.set_num_threads(spec["threads"])
     path = Path(spec["path"]) if spec["path"] else None
     built = build_of(spec["build"], 0, path)
+    folds, pool = folds_for(spec["build"], path, spec["few"])
     modalities = list(built.encoders)
     named = candidates(built.epochs, spec["names"])
     lacking, running = {}, []
@@ -44,6 +46,8 @@ def probe(spec: dict[str, Any], folder: Path) -> None:
         "epochs": built.epochs,
         "seconds": seconds * _length(built.train) * built.epochs,
         "validation": _samples(built.val),
+        "folds": folds,
+        "pool": pool,
         "labels": [candidate.label for candidate in running],
         "lacking": lacking,
     }

@@ -35,7 +35,8 @@ def train(spec: dict[str, Any], folder: Path) -> None:
 
     Args:
         spec: ``build`` (see `build_of`), ``methods`` (names and options), ``rate``, ``seed``,
-            ``late``, ``threads``, ``path`` (of the user's modules) and ``keep`` (the best model).
+            ``late``, ``threads``, ``path`` (of the user's modules), ``keep`` (the best model) and
+            ``folds``.
         folder: for checkpoints and ``result.json``.
     """
     torch.set_num_threads(spec["threads"])
@@ -89,7 +90,7 @@ class Training:
         path = Path(spec["path"]) if spec.get("path") else None
         methods = [_made(name, options, spec, folder) for name, options in spec["methods"]]
         seed_all(self.seed)
-        self.built: Build = build_of(spec["build"], self.seed, path)
+        self.built: Build = build_of(spec["build"], self.seed, path, spec.get("folds", 0))
         for optimizer in self.built.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * spec["rate"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -11,6 +12,7 @@ from equimodal.choosing.decide import Decision
 from equimodal.compare.statistics import Estimate, Harm
 from equimodal.methods.registry import find
 
+FEW = 200  # validation samples, below which they move scores by themselves
 MISLEADING = 0.1  # by which validation may be better than test before it is said
 
 
@@ -30,6 +32,30 @@ def line(methods: Sequence[tuple[str, Mapping[str, Any]]], rate: float) -> str:
 
 def _number(value: Any) -> str:
     return repr(float(value)) if isinstance(value, float) else repr(value)
+
+
+def on_validation(probed: Mapping[str, Any], own: bool) -> str:
+    """Say how far validation data can be relied on, and what is done about it; "" for nothing.
+
+    Args:
+        probed: what trying the candidates has shown.
+        own: whether the data is of a user's own function.
+    """
+    many, folds = probed["validation"], probed["folds"]
+    few = f"Only {many} validation samples: " if 0 < many < FEW else ""
+    if folds:
+        pool = f"the {probed['pool']} training and validation samples, whole groups together"
+        of = pool if probed["pool"] else "your training and validation data"
+        text = f"every seed holds out another of {folds} folds of {of}: choices rest on all of it."
+        return f"{few}{text if few else text.capitalize()}"
+    if not few:
+        return ""
+    error = 100 * math.sqrt(0.25 / many)
+    mend = " Let the function take fold=None: see docs/choosing.md." if own else ""
+    return (
+        f"{few}they alone move a score by up to {error:.0f} points (a standard error), the same "
+        f"way for all seeds.{mend}"
+    )
 
 
 def paragraph(

@@ -163,6 +163,15 @@ class Arrays(Samples):
             generator=torch.Generator().manual_seed(seed),
         )
 
+    def part(self, rows: Tensor) -> Arrays:
+        """Return some samples, by their places: int64, shape ``(N,)``."""
+        return Arrays(
+            {name: feature.index_select(0, rows) for name, feature in self.features.items()},
+            self.target[rows],
+            None if self.groups is None else self.groups[rows],
+            self.ids[rows],
+        )
+
     def joined(self, other: Arrays) -> Arrays:
         """Return these samples and then those of another split."""
 

@@ -101,13 +101,5 @@ def partition(
         ids,
     )
 
-    def part(which: int) -> Arrays:
-        rows = (split == which).nonzero().flatten()
-        return Arrays(
-            {name: feature.index_select(0, rows) for name, feature in whole.features.items()},
-            whole.target[rows],
-            None if whole.groups is None else whole.groups[rows],
-            whole.ids[rows],
-        )
-
-    return Splits(part(TRAIN), part(VAL), part(TEST), classes, card)
+    train, val, test = (whole.part((split == n).nonzero().flatten()) for n in (TRAIN, VAL, TEST))
+    return Splits(train, val, test, classes, card)

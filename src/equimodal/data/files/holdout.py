@@ -47,13 +47,13 @@ def held_out(
             members.setdefault(label, []).append(number)
         for of_class in members.values():
             count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
-            ranked = sorted(of_class, key=lambda number: _rank(seed, number))
+            ranked = sorted(of_class, key=lambda number: rank(seed, number))
             chosen[ranked[:count]] = True
     else:
         members = {}
         for number, group in enumerate(groups):
             members.setdefault(group, []).append(number)
-        ranked = sorted(members, key=lambda group: _rank(seed, group))
+        ranked = sorted(members, key=lambda group: rank(seed, group))
         for group in ranked[:-1]:
             if chosen.sum() >= share * len(target):
                 break
@@ -64,5 +64,6 @@ def held_out(
     return chosen
 
 
-def _rank(seed: int, key: Any) -> bytes:
+def rank(seed: int, key: Any) -> bytes:
+    """Return a hash by which keys have an order that depends on no random generator."""
     return hashlib.sha256(f"{seed}:{key}".encode()).digest()
