@@ -111,6 +111,7 @@ class Training:
             train_loader=built.train,
             val_loader=built.val,
             seed=self.seed,
+            epochs=built.epochs,
             **more,
         )
         enabled = built.precision == "16"

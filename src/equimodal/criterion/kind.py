@@ -34,6 +34,8 @@ LOGITS: tuple[Any, ...] = (
 )  # fmt: skip
 NORMALISE = (nn.CrossEntropyLoss, TokenLoss, F.cross_entropy)  # log-probabilities are logits too
 
+MARGINS = (nn.MultiMarginLoss, F.multi_margin_loss)
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -105,6 +107,16 @@ def kind_of(loss: Callable[..., Any]) -> Kind | None:
         if _is(function, known):
             return kind
     return None
+
+
+def excludes(loss: Callable[..., Any]) -> bool:
+    """Whether a loss is of classes of which one is right; a loss of one's own is taken for one.
+
+    >>> excludes(nn.CrossEntropyLoss()), excludes(nn.MSELoss()), excludes(nn.BCEWithLogitsLoss())
+    (True, False, False)
+    """
+    function = loss.func if isinstance(loss, functools.partial) else loss
+    return not is_torchs(loss) or _is(function, (*NORMALISE, *LOG, *MARGINS))
 
 
 def told(

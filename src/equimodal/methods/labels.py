@@ -5,7 +5,21 @@ from __future__ import annotations
 from torch import Tensor
 
 from equimodal.errors import MatchError
-from equimodal.step import Step
+from equimodal.step import Shapes, Step
+
+
+def refuse_numbers(shapes: Shapes, method: str) -> None:
+    """Refuse outputs that are no scores of classes, before anything is made for them.
+
+    Raises:
+        MatchError: a sample has not two logits or more.
+    """
+    if len(shapes.logits) != 1 or shapes.logits[0] < 2:
+        found = ", ".join(["B", *map(str, shapes.logits)])
+        raise MatchError(
+            f"{method} is defined for one class per sample: expected logits of shape (B, classes), "
+            f"found ({found})"
+        )
 
 
 def class_labels(step: Step, method: str) -> tuple[Tensor, Tensor | None]:

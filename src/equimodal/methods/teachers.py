@@ -96,6 +96,8 @@ class Teachers:
                 "let it return both, or write eq.Teacher(encoder, classifier)"
             )
         logits, feature = answer
+        if _numbers(logits) and _numbers(step.logits) and len(logits) == len(step.logits):
+            logits = logits.view_as(step.logits)  # with or without a dimension of one class
         if logits.shape != step.logits.shape:
             raise MatchError(
                 f"teachers[{name!r}]: expected logits of shape {tuple(step.logits.shape)}, found "
@@ -159,6 +161,11 @@ class TaughtMethod(Method):
                     f"{type(self).__name__}: this state is of another teacher for {name}: load the "
                     "teachers that the run began with"
                 )
+
+
+def _numbers(logits: Tensor) -> bool:
+    """Whether each sample has a single number, as in regression."""
+    return logits.ndim > 0 and logits.numel() == len(logits)
 
 
 def _cast(tree: Any, dtype: torch.dtype | None) -> Any:

@@ -158,11 +158,17 @@ def _tried(optimizer: Any, closure: bool, coarse: bool = False) -> Character:
         others_gradient=share(others_gradient, others),
         others_update=share(others_update, others),
     )
-    if len(Toy(optimizer).parameters) == 1:  # there are no others to move
+    if _alone(Toy(optimizer)):
         found = replace(found, others_gradient=1.0, others_update=1.0)
     if not all(math.isfinite(value) for value in vars(found).values()):
         raise ValueError("nothing moved")
     return found
+
+
+def _alone(toy: Toy) -> bool:
+    """Whether there is no other of the shape of the first to be moved beside it."""
+    throttled, *beside = toy.parameters
+    return all(other.shape != throttled.shape for other in beside)
 
 
 def _way(

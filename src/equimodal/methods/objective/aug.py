@@ -16,7 +16,7 @@ from equimodal.functional.aug import confidence_gaps, residual_loss
 from equimodal.functional.means import mean_counted
 from equimodal.functional.precision import at_least_single
 from equimodal.method import REST, Method
-from equimodal.methods.labels import class_labels
+from equimodal.methods.labels import class_labels, refuse_numbers
 from equimodal.methods.objective.growing import GrowingClassifiers, HiddenLayer
 from equimodal.methods.schedule.fusions import FixedWeights, Fusion
 from equimodal.noise import mix
@@ -132,6 +132,7 @@ class AUG(Method):
         return {name: min(most, count + (name in self._growing)) for name, count in found}
 
     def build(self, shapes: Shapes) -> None:
+        refuse_numbers(shapes, "AUG")
         self.fusion.check(self.names, shapes.logits)
         self.classifiers.build(shapes, mix(self.seed, 1))
         self.gaps = torch.full((len(self.names),), math.inf, dtype=shapes.dtype)

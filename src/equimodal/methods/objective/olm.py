@@ -130,7 +130,7 @@ class OLM(Method):
         rows = counted(step)
         if rows is not None:
             rows = torch.cat([rows, torch.ones_like(rows[:1])])
-        norms = torch.stack([at_least_single(of).flatten(1).norm(dim=1) for of in logits])
+        norms = torch.stack([_rows(of).norm(dim=1) for of in logits])
         starting = step.epoch == 0
         losses = losses.detach()
         there = losses if rows is None else losses.where(rows.any(dim=1), math.nan)
@@ -143,3 +143,8 @@ class OLM(Method):
             "samples": size,
         }
         return {**measured, "starting": torch.ones_like(size)} if starting else measured
+
+
+def _rows(logits: Tensor) -> Tensor:
+    """Return what is given for each sample as a vector: a single number too."""
+    return at_least_single(logits).reshape(len(logits), -1)

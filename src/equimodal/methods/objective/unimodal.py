@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from equimodal.criterion.kind import excludes
 from equimodal.errors import SetupError, unknown
 from equimodal.method import REST, Capabilities, Method
 from equimodal.noise import mix
@@ -24,7 +25,8 @@ class Ensemble(Method):
     classifier that belongs to the method. The model's own head is neither trained nor used. An
     ensemble of unimodal models is a baseline that balancing methods often fail to beat.
 
-    Where logits are no class scores (`average="logits"`), the logits themselves are averaged.
+    Where outputs are no scores of classes of which one is right (the criterion tells), or with
+    `average="logits"`, they themselves are averaged.
 
     Args:
         average: "probabilities" of the classes, as late fusion does, or "logits".
@@ -60,7 +62,8 @@ class Ensemble(Method):
     def predict(self, step: Step) -> Tensor:
         """Return the mean of the unimodal logits, or the logarithm of the mean probabilities."""
         logits = torch.stack(list(self.readouts(step.features).values()))
-        if self.average == "logits":
+        exclusive = logits.ndim > 2 and logits.shape[2] > 1 and excludes(step.criterion.loss)
+        if self.average == "logits" or not exclusive:
             return logits.mean(dim=0)
         return logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
 

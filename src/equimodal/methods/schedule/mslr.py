@@ -14,6 +14,7 @@ from equimodal.evidence import Evidence
 from equimodal.functional.mslr import relative_accuracy
 from equimodal.method import Method, Space
 from equimodal.methods.held_out import accuracies
+from equimodal.methods.labels import refuse_numbers
 from equimodal.search import EachModality, searched
 from equimodal.step import Shapes
 
@@ -104,6 +105,7 @@ class DynamicMSLR(MSLR):
     history: Tensor
 
     def build(self, shapes: Shapes) -> None:
+        refuse_numbers(shapes, "DynamicMSLR")
         super().build(shapes)
         self.history = torch.full((self.epochs, len(self.names)), math.nan, dtype=shapes.dtype)
 
