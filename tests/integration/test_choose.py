@@ -132,7 +132,7 @@ def test_the_pasted_line_trains_to_the_same_numbers(whole: Choice, label: str) -
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     try:
-        pasted = line([tuple(each) for each in said["methods"]], said["rate"])
+        pasted = line([tuple(each) for each in said["methods"]], said["rate"], 3)
         scores, test = by_hand(pasted, said, said["seed"])
     finally:
         torch.set_num_threads(threads)

@@ -330,7 +330,7 @@ class Work:
         shares = all(0 <= value <= 1 for value in every)
         text = paragraph(decision, val, test, versus, chances, shares, not late)
         methods = winner.trial.methods()
-        pasted = line(methods, winner.trial.rate)
+        pasted = line(methods, winner.trial.rate, probed["epochs"])
         best = max(seeds, key=lambda seed: val[winner.label][seeds.index(seed)])
         task = self._task(winner.trial, best, True)
         said = json.loads((task.folder / "result.json").read_text())

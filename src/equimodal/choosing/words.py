@@ -10,16 +10,22 @@ from typing import Any
 from equimodal.choosing.candidate import JOINT, LATE
 from equimodal.choosing.decide import Decision
 from equimodal.compare.statistics import Estimate, Harm
+from equimodal.method import Method
 from equimodal.methods.registry import find
 
 FEW = 200  # validation samples, below which they move scores by themselves
 MISLEADING = 0.1  # by which validation may be better than test before it is said
 
 
-def line(methods: Sequence[tuple[str, Mapping[str, Any]]], rate: float) -> str:
+def line(methods: Sequence[tuple[str, Mapping[str, Any]]], rate: float, epochs: int) -> str:
     """Return the line of code that attaches what was chosen.
 
-    >>> line([("ogm", {"alpha": 0.3}), ("multi-loss", {})], 0.5)
+    Args:
+        methods: names and options.
+        rate: factor on the user's learning rates.
+        epochs: of the training, said where a method follows its length.
+
+    >>> line([("ogm", {"alpha": 0.3}), ("multi-loss", {})], 0.5, 24)
     'eq.Balancer([eq.OGM(alpha=0.3), eq.MultiLoss()], model, encoders, head, optimizer)  # lr x0.5'
     """
     spelt = []
@@ -27,7 +33,14 @@ def line(methods: Sequence[tuple[str, Mapping[str, Any]]], rate: float) -> str:
         arguments = ", ".join(f"{key}={_number(value)}" for key, value in options.items())
         spelt.append(f"eq.{find(name).__name__}({arguments})")
     what = spelt[0] if len(spelt) == 1 else f"[{', '.join(spelt)}]"
-    return f"eq.Balancer({what}, model, encoders, head, optimizer)  # lr x{rate:g}"
+    length = f", epochs={epochs}" if any(_follows(find(name)) for name, _ in methods) else ""
+    return f"eq.Balancer({what}, model, encoders, head, optimizer{length})  # lr x{rate:g}"
+
+
+def _follows(kind: type[Method]) -> bool:
+    """Whether a method follows the length of training."""
+    said = bool(kind.by_epochs) or "length of training" in kind.needs
+    return said or kind.plan is not Method.plan
 
 
 def _number(value: Any) -> str:

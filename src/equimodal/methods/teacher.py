@@ -99,7 +99,8 @@ def _compare(balancer: Balancer, teachers: Mapping[str, Teacher], batch: Any) ->
     with torch.no_grad():
         expected = owner.predict_unimodal(step)
         for name, answer in Teachers(teachers).answers(step).items():
-            if not torch.allclose(answer.logits, expected[name], rtol=1e-3, atol=1e-5):
+            found = answer.logits.view_as(expected[name])
+            if not torch.allclose(found, expected[name], rtol=1e-3, atol=1e-5):
                 raise SetupError(
                     f"teachers_of: encoders[{name!r}] and the classifier alone do not give the "
                     "logits that were trained, since the head is given something else than what "
