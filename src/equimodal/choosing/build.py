@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,8 +90,21 @@ class Build:
         if self.score is not None:
             return torch.as_tensor(self.score(outputs, targets)).double()
         if targets.is_floating_point() and outputs.shape == targets.shape:
+            if labelled(self.criterion):
+                right = (outputs > 0) == (targets > 0.5)
+                return right.reshape(len(targets), -1).double().mean(1)
             return -(outputs - targets).reshape(len(targets), -1).square().mean(1).double()
         return (outputs.argmax(dim=1) == targets).double()
+
+
+def labelled(loss: Callable[..., Any]) -> bool:
+    """Whether a loss is of labels of which several may be right, with logits above 0 for those.
+
+    >>> labelled(nn.BCEWithLogitsLoss()), labelled(nn.MSELoss())
+    (True, False)
+    """
+    named = (F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss)
+    return loss in named or isinstance(loss, nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss)
 
 
 def build_of(
@@ -140,6 +153,13 @@ def _refuse(what: str, built: Build) -> None:
         raise SetupError(f"{what}(): precision: expected 32, bf16 or 16, found {built.precision}")
     if built.schedule_every not in ("epoch", "step"):
         raise SetupError(f"{what}(): schedule_every: expected epoch or step")
+    for name in ("train", "val", "test"):
+        given = getattr(built, name)
+        if isinstance(given, Iterator):
+            raise SetupError(
+                f"{what}(): {name}: expected what can be passed over every epoch, such as a "
+                f"DataLoader or a list, found a {type(given).__name__}, which ends after one pass"
+            )
     if built.val is built.test:
         raise SetupError(f"{what}(): val and test are one loader: hold out other data for test")
 

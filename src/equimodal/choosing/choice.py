@@ -89,5 +89,6 @@ def predictions(folder: Path, split: str = "test") -> tuple[Tensor, Tensor]:
     loader: Any = getattr(trained.built, split)
     (outputs, targets), alone = trained._answers(loader, alone=late)
     if late:
-        outputs = weighed(alone, json.loads((folder / CHOICE).read_text())["weights"])
+        weights = json.loads((folder / CHOICE).read_text())["weights"]
+        outputs = weighed(alone, weights, trained.built.criterion)
     return outputs, targets

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from equimodal.choosing.build import build_of, folds_for
-from equimodal.choosing.candidate import Candidate, baselines, candidates, trials
+from equimodal.choosing.candidate import JOINT, Candidate, baselines, candidates, trials
 from equimodal.choosing.train import Training
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.system.files import write_whole
@@ -39,7 +39,8 @@ def probe(spec: dict[str, Any], folder: Path) -> None:
         elif candidate in named:
             running.append(candidate)
     start = time.monotonic()
-    _steps(next(iter(trials(baselines(modalities)[0], 1, modalities))), spec, folder, TIMED)
+    if JOINT not in lacking:  # else that is what will be said
+        _steps(next(iter(trials(baselines(modalities)[0], 1, modalities))), spec, folder, TIMED)
     seconds = (time.monotonic() - start) / TIMED
     said = {
         "modalities": modalities,

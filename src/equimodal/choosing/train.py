@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import pickle
 import random
 import shutil
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.balancer import Balancer
+from equimodal.choosing.answering import Answering
 from equimodal.choosing.build import Build, build_of
 from equimodal.choosing.late import weighed, weights_on
+from equimodal.errors import MatchError, SetupError
 from equimodal.method import Method
 from equimodal.methods import teachers_of
 from equimodal.methods.registry import find
@@ -44,7 +47,7 @@ def train(spec: dict[str, Any], folder: Path) -> None:
     trained = Training(spec, folder)
     try:
         history = trained.run()
-        best = max(range(len(history)), key=lambda epoch: (history[epoch], -epoch))
+        best = max(range(len(history)), key=lambda epoch: (or_worst(history[epoch]), -epoch))
         found = trained.judged("val")
         said = {
             "methods": spec["methods"],
@@ -115,6 +118,8 @@ class Training:
             epochs=built.epochs,
             **more,
         )
+        late = bool(spec.get("late"))
+        self.ruled = late or any(method.overrides("predict") for method in methods)
         enabled = built.precision == "16"
         self.scaler = torch.amp.GradScaler(built.device.type, enabled=enabled)
         self.history: list[float] = []
@@ -131,18 +136,21 @@ class Training:
             if self.built.schedule_every == "epoch":
                 for schedule in self.schedules:
                     _stepped(schedule, self.history[-1])
-            if self.history[-1] > max(self.history[:-1], default=-float("inf")):
+            before = map(or_worst, self.history[:-1])
+            if or_worst(self.history[-1]) > max(before, default=-math.inf):
                 _save(self.folder / BEST, self._models())
             # After the best is kept: methods may rewrite parameters when the epoch ends.
             self.balancer.end_epoch()
             _save(self.folder / LAST, {**self._models(), **self._rest()})
             note(self.folder, epoch + 1)
+        if all(math.isnan(score) for score in self.history):
+            raise SetupError("the score of validation data is NaN in every epoch: it has diverged")
         return self.history
 
     def take(self, many: int) -> None:
-        """Take some steps, and answer one batch of validation data."""
+        """Take some steps, and answer and score one batch of validation data."""
         self._epoch(many)
-        self._answers(itertools.islice(self.built.val, 1))
+        self.built.scored(*self._answers(itertools.islice(self.built.val, 1))[0])
 
     def judged(self, split: str) -> dict[str, Any]:
         """Return what the best epoch scores on a split: for all, and for each sample if it can.
@@ -156,11 +164,11 @@ class Training:
         weights = None
         if self.spec.get("late"):
             if split == "val":
-                weights = weights_on(alone, targets, self.built.scored)
+                weights = weights_on(alone, targets, self.built.scored, self.built.criterion)
             else:
                 held = json.loads((self.folder / "result.json").read_text())
                 weights = held["weights"]
-            outputs = weighed(alone, weights)
+            outputs = weighed(alone, weights, self.built.criterion)
         scores = self.built.scored(outputs, targets)
         samples = scores.tolist() if scores.ndim == 1 else None
         return {"score": float(scores.mean()), "samples": samples, "weights": weights}
@@ -204,11 +212,18 @@ class Training:
         outputs, targets, parts = [], [], []
         with torch.no_grad():
             for batch in loader:
-                answering = _Answering(self.balancer, alone)
+                answering = Answering(self.balancer, alone)
                 output, target, *_ = self.built.run(answering, batch)
+                if self.ruled and not answering.called:
+                    raise MatchError(
+                        "forward: expected it to call model(...), found that it runs parts of the "
+                        "model itself: a method that answers by a rule of its own is left out so"
+                    )
                 outputs.append(output.float().cpu())
                 targets.append(target.cpu())
                 parts.append({n: each.float().cpu() for n, each in answering.alone.items()})
+        if not outputs:
+            raise SetupError("val and test: expected samples, found a loader without any")
         of_each = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return (torch.cat(outputs), torch.cat(targets)), of_each
 
@@ -252,23 +267,6 @@ class Training:
         self.history = held["history"]
 
 
-class _Answering:
-    """Stands for the model in the user's forward, and answers by the rule of the method."""
-
-    def __init__(self, balancer: Balancer, alone: bool) -> None:
-        self._balancer, self._wanted = balancer, alone
-        self.alone: dict[str, Tensor] = {}
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._wanted:
-            return self._balancer.predict(*args, **kwargs)
-        output, self.alone = self._balancer.evaluate(*args, **kwargs)
-        return output
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._balancer.attached.model, name)
-
-
 def _made(name: str, options: Mapping[str, Any], spec: Mapping[str, Any], folder: Path) -> Method:
     kind = find(name)
     if not takes_teachers(kind):
@@ -285,6 +283,11 @@ def _made(name: str, options: Mapping[str, Any], spec: Mapping[str, Any], folder
     taught._load(torch.load(own / BEST, weights_only=False))
     with taught.balancer as balancer:
         return kind(**options, teachers=teachers_of(balancer, next(iter(taught.built.val))))
+
+
+def or_worst(score: float) -> float:
+    """Return a score as it is ranked: what is no number is worse than any."""
+    return -math.inf if math.isnan(score) else score
 
 
 def seed_all(seed: int) -> None:

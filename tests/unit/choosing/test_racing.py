@@ -10,6 +10,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import equimodal as eq
 from equimodal.choosing.candidate import (
@@ -224,15 +225,18 @@ def test_late_fusion_finds_the_weights_by_trying_all_of_them() -> None:
         return (outputs.argmax(1) == targets).double()
 
     alone = {"sound": good, "picture": bad}
-    found = weights_on(alone, target, score)
+    found = weights_on(alone, target, score, F.cross_entropy)
     assert sum(found.values()) == pytest.approx(1.0)
     best = max(
         fmean(score(a * good.log_softmax(1) + (1 - a) * bad.log_softmax(1), target).tolist())
         for a in (n / 10 for n in range(11))
     )
-    assert fmean(score(weighed(alone, found), target).tolist()) == best
-    assert weights_on({"a": good, "b": good}, target, score) == {"a": 0.5, "b": 0.5}
-    three = weights_on({"a": bad, "b": good, "c": bad}, target, score)
+    assert fmean(score(weighed(alone, found, F.cross_entropy), target).tolist()) == best
+    assert weights_on({"a": good, "b": good}, target, score, F.cross_entropy) == {
+        "a": 0.5,
+        "b": 0.5,
+    }
+    three = weights_on({"a": bad, "b": good, "c": bad}, target, score, F.cross_entropy)
     assert three["b"] == max(three.values())
 
 
