@@ -10,7 +10,7 @@ from pathlib import Path
 from equimodal import data
 from equimodal.compare import tables
 from equimodal.compare.figure import learning
-from equimodal.compare.plan import LOCK, note_plan
+from equimodal.compare.plan import note_plan
 from equimodal.compare.runs import Entry, planned
 from equimodal.compare.summary import Row, read, summarised
 from equimodal.compare.task import task_of
@@ -18,9 +18,10 @@ from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
 from equimodal.report import save
 from equimodal.system.files import write_whole
-from equimodal.tasks import Engine, Local, Task, carry_out, locked, place
+from equimodal.tasks import Engine, Local, Task, carry_out, holding, place
 from equimodal.training import Encoder, Settings
 from equimodal.training.claim import Claim
+from equimodal.training.diverged import reason
 from equimodal.training.fit import versions
 
 
@@ -151,9 +152,7 @@ class Comparison:
             (show or (lambda progress: None))(Progress(1, 1, len(tasks), len(tasks), ()))
             return {}
         self.claim.check()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        refusal = f"{self.folder}: another process is at this comparison: wait for it, or name "
-        with locked(self.folder / LOCK, refusal + "another folder") as lock:
+        with holding(self.folder) as lock:
             self.claim.write()
             note_plan(self.folder, self.runs)
             needed = [task_of.__module__]
@@ -172,10 +171,23 @@ class Comparison:
             return []
         table, runs = self.folder / "table.md", self.folder / "runs.csv"
         text = [str(self.splits), self._terms(), tables.markdown(rows, self.modalities)]
-        write_whole(table, "\n\n".join([*text, verdict(rows)]) + "\n")
+        said = [verdict(rows)]
+        if diverged := self.diverged():
+            said.append(f"Diverged, and not in the table: {', '.join(sorted(diverged))}.")
+        write_whole(table, "\n\n".join([*text, *said]) + "\n")
         write_whole(runs, tables.as_csv(rows, self.modalities))
         figure = learning(rows, self.modalities, self.splits.card.name)
         return [table, runs, *save(figure, self.folder, "learning")]
+
+    def diverged(self) -> dict[str, str]:
+        """Return why runs have diverged that have no result, by their names."""
+        folders = {run.name: self.folder / "runs" / run.name for run in self.runs}
+        said = {
+            name: reason(folder)
+            for name, folder in folders.items()
+            if not (folder / "result.json").exists()
+        }
+        return {name: why for name, why in said.items() if why}
 
     def missing(self) -> int:
         """Return how many runs are not finished."""
