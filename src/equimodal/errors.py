@@ -8,6 +8,9 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+ALIKE = 0.6  # of two names, as `difflib` counts it
+MANY, FEW = 14, 6  # names that a message lists all of, and how many of more than that
+
 
 class SetupError(ValueError):
     """The balancer cannot be attached as asked: the message says what to change."""
@@ -19,6 +22,10 @@ class MatchError(RuntimeError):
 
 class StepError(RuntimeError):
     """The calls of a training step came in an order that cannot be right."""
+
+
+class DivergedError(RuntimeError):
+    """A loss is no longer a number, so that going on is of no use."""
 
 
 class BalanceWarning(UserWarning):
@@ -45,6 +52,16 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     "unknown method 'ogm-gee': did you mean 'ogm-ge'? There are: joint, ogm, ogm-ge"
     """
     options = sorted(known)
-    close = difflib.get_close_matches(name, options, n=1)
-    hint = f": did you mean '{close[0]}'?" if close else "."
+    plain = _plain(name)
+    likeness = {
+        each: difflib.SequenceMatcher(None, plain, _plain(each)).ratio() for each in options
+    }
+    near = sorted(options, key=lambda each: -likeness[each])
+    hint = f": did you mean '{near[0]}'?" if near and likeness[near[0]] >= ALIKE else "."
+    if len(options) > MANY:
+        return f"unknown {kind} '{name}'{hint} Nearest of {len(options)}: {', '.join(near[:FEW])}"
     return f"unknown {kind} '{name}'{hint} There are: {', '.join(options)}"
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", "-").replace(" ", "-")

@@ -280,8 +280,8 @@ def test_a_second_one_and_a_function_that_leaves_things_out(
 ) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     with (
-        locked(tmp_path / ".choosing.lock", "held"),
-        pytest.raises(eq.SetupError, match="another process is choosing here"),
+        locked(tmp_path / ".equimodal.lock", "held"),
+        pytest.raises(eq.SetupError, match="another process is at work in it"),
     ):
         choose("support.stranger:build", tmp_path, workers=1)
     made = stranger.build()

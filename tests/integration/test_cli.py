@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -305,9 +306,8 @@ def test_train_goes_on_after_an_interruption(
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == (
-        "equimodal: interrupted: the same command with --resume goes on"
-    )
+    again = shlex.join(["equimodal", *command, "--out", out, "--resume"])
+    assert errors.splitlines()[-1] == f"equimodal: interrupted: go on with: {again}"
     assert "Traceback" not in errors
     assert not (tmp_path / "broken" / "result.json").exists()
     assert not list(tmp_path.rglob("*partial*"))

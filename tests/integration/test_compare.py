@@ -18,9 +18,8 @@ import pytest
 import equimodal as eq
 from equimodal.cli import main
 from equimodal.compare import Comparison, Entry, Progress
-from equimodal.compare.plan import LOCK
+from equimodal.tasks import HOLD, locked
 from equimodal.tasks import lock as locks
-from equimodal.tasks import locked
 from equimodal.training import Settings
 
 MODALITIES = ("pix", "mor", "fou")
@@ -131,7 +130,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 def test_what_a_comparison_prints_and_leaves_behind(straight: tuple[Path, str, str]) -> None:
     folder, out, err = straight
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".comparing.lock", "comparison.json", "learning.pdf", "learning.png", "learning.svg",
+        ".equimodal.lock", "comparison.json", "learning.pdf", "learning.png", "learning.svg",
         "plan.json", "runs", "runs.csv", "table.md",
     ]  # fmt: skip
     assert max(map(len, out.splitlines())) <= 80 + len(str(folder))
@@ -281,8 +280,8 @@ def test_a_second_comparison_in_the_folder_is_refused(
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     ours = comparison(tmp_path)
     with (
-        locked(tmp_path / LOCK, "held"),
-        pytest.raises(eq.SetupError, match="another process is at this comparison: wait for it"),
+        locked(tmp_path / HOLD, "held"),
+        pytest.raises(eq.SetupError, match="another process is at work in it: wait for it"),
     ):
         ours.run(1)
     assert not (tmp_path / "comparison.json").exists()

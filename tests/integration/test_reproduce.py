@@ -22,7 +22,7 @@ from equimodal.compare import Run
 from equimodal.errors import SetupError
 from equimodal.reproducing import PAPERS, Paper, Reproduction, Row, Trial
 from equimodal.reproducing.load import load
-from equimodal.tasks import Ended
+from equimodal.tasks import HOLD, Ended
 from equimodal.tasks.lock import held
 from equimodal.training import Settings
 from support.lookalikes import Here, lookalikes, made
@@ -167,7 +167,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_table(
 def until_free(folder: Path) -> None:
     """Wait until no process of the killed one is at a folder."""
     end = time.monotonic() + 30
-    while held(folder / ".comparing.lock"):
+    while held(folder / HOLD):
         assert time.monotonic() < end
         time.sleep(0.02)
 

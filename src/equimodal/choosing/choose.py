@@ -28,12 +28,11 @@ from equimodal.compare.statistics import harm
 from equimodal.compare.task import noted
 from equimodal.errors import SetupError
 from equimodal.system.files import partial_of, write_whole
-from equimodal.tasks import Engine, Local, Task, carry_out, locked, place
+from equimodal.tasks import Engine, Local, Task, carry_out, holding, place
 from equimodal.training import Encoder, Settings
 from equimodal.training.claim import Claim
 from equimodal.training.fit import versions
 
-LOCK = ".choosing.lock"
 FRESH = 1000  # the first of the seeds that play no part before
 
 
@@ -109,8 +108,7 @@ def choose(
     folder.mkdir(parents=True, exist_ok=True)
     claim = Claim(folder / "choosing.json", "a choice", {"build": build, "versions": versions()})
     claim.check()
-    refusal = f"{folder}: another process is choosing here: wait for it, or name another --out"
-    with locked(folder / LOCK, refusal) as lock:
+    with holding(folder) as lock:
         claim.write()
         shared = {
             "build": build,

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
 from equimodal import __version__
+from equimodal.cli.spoken import told
 from equimodal.commanded import hear
-from equimodal.errors import MatchError, SetupError, StepError, unknown
+from equimodal.errors import (
+    BalanceWarning,
+    DivergedError,
+    MatchError,
+    SetupError,
+    StepError,
+    unknown,
+)
 
 COMMANDS = {
     "download": "fetch a data set that its publisher offers to everyone",
@@ -46,10 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise SetupError(unknown("command", name, COMMANDS))
-        status: int = import_module(f"equimodal.cli.{name}").run(rest)
+        command = import_module(f"equimodal.cli.{name}")
+        warnings.formatwarning = _warned  # after Lightning, which sets its own
+        status: int = command.run(rest)
     except (SetupError, MatchError, StepError, ImportError) as error:
-        print(f"equimodal: {error}", file=sys.stderr)
+        told(str(error))
         return USAGE_ERROR
+    except DivergedError as error:
+        told(str(error))
+        return FAILED
     except KeyboardInterrupt as interruption:
         print(": ".join(["equimodal: interrupted", *map(str, interruption.args)]), file=sys.stderr)
         return INTERRUPTED
@@ -57,9 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         return 0
     except OSError as error:  # a full disk, a folder that was taken away
-        print(f"equimodal: {error}", file=sys.stderr)
+        told(str(error))
         return FAILED
     return status
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Say a warning in one line: where in the source it was given helps no one at a shell."""
+    return f"equimodal: {message}\n" if issubclass(category, BalanceWarning) else f"{message}\n"
 
 
 def _help() -> str:

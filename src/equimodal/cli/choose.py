@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from equimodal.choosing import Told, choose
 from equimodal.choosing.build import NEEDED, OPTIONAL
 from equimodal.cli import INTERRUPTED
 from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import new_or_existing_folder
+from equimodal.cli.parser import Parser
 from equimodal.cli.progress import progress
 from equimodal.cli.source import add_data, folder_name, source_of
 from equimodal.errors import SetupError
@@ -75,7 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("equimodal choose: interrupted: the same command goes on", file=sys.stderr)
         return INTERRUPTED
-    print(f"{finished}\n\n{time.monotonic() - start:.0f} s. Next: equimodal predict {folder}")
+    following = shlex.join(["equimodal", "predict", str(folder)])
+    print(f"{finished}\n\n{time.monotonic() - start:.0f} s. Next: {following}")
     return 0
 
 

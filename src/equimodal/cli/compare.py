@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from typing import Any, Literal
 
 from equimodal.cli import INTERRUPTED
 from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import kept, new_or_existing_folder
+from equimodal.cli.parser import Parser
 from equimodal.cli.progress import progress
-from equimodal.cli.source import add_data, folder_name, source_of
+from equimodal.cli.source import add_data, folder_name, several, source_of
 from equimodal.cli.text import described
 from equimodal.compare import Comparison, Entry, main_job, rows_of, verdict
 from equimodal.compare import Progress as State
@@ -80,6 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = Settings(**given, lr=options.lr if isinstance(options.lr, int | float) else None)
     source = source_of(options)
     splits = source.load()
+    several(splits)
     folder = new_or_existing_folder(options.out or Path("results", folder_name(splits)))
     entries = main_job(splits.modalities, options.alphas)
     left_out: dict[str, str] = {}
@@ -90,13 +93,14 @@ def run(arguments: Sequence[str]) -> int:
         entries = [with_rates(entry, rates) for entry in entries]
     comparison = Comparison(
         source,
-        _chosen(entries, options.rows),
+        _chosen(entries, options.rows, options.methods is not None),
         folder,
         range(options.seeds),
         settings,
         encoder=options.encoder,
     )
-    return _compare(comparison, options, left_out)
+    with kept(folder):
+        return _compare(comparison, options, left_out)
 
 
 def _check(options: Any) -> None:
@@ -131,11 +135,14 @@ def _rates(given: str | float | list[float] | None, usual: float) -> list[float]
     return given
 
 
-def _chosen(entries: Sequence[Entry], rows: Sequence[str] | None) -> list[Entry]:
+def _chosen(
+    entries: Sequence[Entry], rows: Sequence[str] | None, among: bool = False
+) -> list[Entry]:
     labels = [entry.label for entry in entries]
     for row in rows or []:
         if row not in labels:
-            raise SetupError("--rows: " + unknown("row", row, labels))
+            more = "; --rows chooses among those of --methods: add it there too" if among else ""
+            raise SetupError("--rows: " + unknown("row", row, labels) + more)
     return [entry for entry in entries if rows is None or entry.label in rows]
 
 
@@ -173,7 +180,7 @@ def _compare(comparison: Comparison, options: Any, left_out: Mapping[str, str]) 
         took = f"{time.monotonic() - start:.0f} s"
         console.print(
             f"\n{took}; in {comparison.folder}:\n{files}\n\n"
-            f"Next: equimodal report {comparison.folder}",
+            f"Next: {shlex.join(['equimodal', 'report', str(comparison.folder)])}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -181,6 +188,12 @@ def _compare(comparison: Comparison, options: Any, left_out: Mapping[str, str]) 
     for name, reason in failed.items():
         print(f"equimodal compare: {name} failed: {reason}", file=sys.stderr)
     missing = comparison.missing()
+    if diverged := comparison.diverged():
+        print(
+            f"equimodal compare: {len(diverged)} of {len(comparison.runs)} runs have diverged and "
+            "are not in the table: a lower --lr may help all rows alike",
+            file=sys.stderr,
+        )
     if missing:
         what = "interrupted, " if interrupted else ""
         print(

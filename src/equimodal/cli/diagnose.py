@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -14,7 +15,8 @@ from typing import Any, Literal
 from equimodal.cli.comparing import comparing
 from equimodal.cli.entry import NEEDED, OPTIONAL, entry_of
 from equimodal.cli.examined import Examined
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import kept, new_or_existing_folder
+from equimodal.cli.parser import Parser
 from equimodal.cli.source import add_data, source_of
 from equimodal.data import Arrays
 from equimodal.diagnostics.advice.diagnose import diagnose
@@ -55,26 +57,33 @@ def run(arguments: Sequence[str]) -> int:
         help="of a run, do not train each encoder alone: quicker, and no advice on balancing",
     )
     parser.add("--workers", type=int, default=None, help="processes that read prepared clips")
-    parser.add("--out", type=Path, default=None, help=f"folder for {FILE} [none]")
+    parser.add(
+        "--out", type=Path, default=None, help=f"folder for {FILE} [the run; of a function, none]"
+    )
     options = parser.read(arguments)
     if options is None:
         return 0
+    of_run = not _is_entry(options.model)
     out = None if options.out is None else new_or_existing_folder(options.out)
+    if out is None and of_run and os.access(options.model, os.W_OK | os.X_OK):
+        out = Path(options.model)
     console = Console(stderr=True)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    if _is_entry(options.model):
+    if not of_run:
         _refuse_of_run(options)
-        found = _of_entry(options.model, say)
-    else:
-        found = _of_run(options, say)
-    print(found, flush=True)  # first: whatever becomes of the file, minutes of work are not lost
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / FILE, json.dumps(found.to_dict(), indent=1) + "\n")
-        print(f"\n{out / FILE}")
+    elif not Path(options.model).is_dir():
+        out = None  # it is the run that is wrong, which is said below
+    with contextlib.nullcontext() if out is None else kept(out):
+        found = _of_run(options, say) if of_run else _of_entry(options.model, say)
+        print(found, flush=True)  # first: whatever becomes of the file, minutes of work are kept
+        if out is not None:
+            write_whole(out / FILE, json.dumps(found.to_dict(), indent=1) + "\n")
+            print(f"\n{out / FILE}")
+            if of_run and out == Path(options.model):
+                print(f"\nNext: {shlex.join(['equimodal', 'report', str(out)])}")
     return 0
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equimodal.cli import FAILED
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import new_or_existing_folder
+from equimodal.cli.parser import Parser
 from equimodal.cli.progress import progress
 from equimodal.cli.text import described, wrapped
 from equimodal.data.download import SETS, Elsewhere, Published, Summary, download, find
@@ -137,8 +138,9 @@ def _report(published: Published, folder: Path, summary: Summary) -> str:
             f"The archives in {folder / WORK} ({readable(summary.archives)}) may be deleted: what "
             "was unpacked of them is noted there."
         )
-    command = (
-        f"equimodal prepare {published.prepare} --source {shlex.quote(str(folder))} --out FOLDER"
+    out = folder.with_name(f"{folder.name}-prepared")
+    command = shlex.join(
+        ["equimodal", "prepare", published.prepare, "--source", str(folder), "--out", str(out)]
     )
     return "\n".join([*(wrapped(line) for line in lines), f"Next: {command}"])
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from equimodal.cli.options import options_of
@@ -210,22 +208,6 @@ def _entry(action: Any, none: str) -> tuple[str, str]:
     elif default is None and none and "default" not in text:
         text = f"{text} [{none}]"
     return dashed(action.option_strings[0]) + value, text
-
-
-def new_or_existing_folder(path: Path) -> Path:
-    """Take a folder to write to.
-
-    Raises:
-        SetupError: it is a file or within one, or cannot be written to.
-    """
-    for place in (path, *path.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise SetupError(f"--out: {place} is a file, expected a folder")
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise SetupError(f"--out: {place} cannot be written to")
-            break
-    return path
 
 
 def _option(argument: str) -> str:

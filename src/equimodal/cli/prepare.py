@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from equimodal.cli.engines import add_engine, engine_from
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import new_or_existing_folder
+from equimodal.cli.parser import Parser
 from equimodal.cli.progress import progress
 from equimodal.cli.text import described
 from equimodal.data.layouts import LAYOUTS
@@ -139,7 +141,8 @@ def _verify(arguments: Sequence[str]) -> int:
 
 def _report(summary: Summary) -> str:
     name = summary.dataset["name"]
-    return f"{summary}\n\nNext: equimodal train {name} --data {summary.folder}"
+    following = shlex.join(["equimodal", "train", name, "--data", str(summary.folder)])
+    return f"{summary}\n\nNext: {following}"
 
 
 def _help() -> str:

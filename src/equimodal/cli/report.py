@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import new_or_existing_folder
+from equimodal.cli.parser import Parser
 from equimodal.cli.text import wrapped
 from equimodal.errors import SetupError
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from equimodal.cli import FAILED, INTERRUPTED
 from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import new_or_existing_folder
+from equimodal.cli.parser import Parser
 from equimodal.cli.progress import progress
 from equimodal.cli.source import view_of
 from equimodal.cli.text import WIDTH, wrapped

@@ -100,6 +100,19 @@ def view_of(text: str) -> dict[str, float | int | str]:
     return {name: _number(value) for name, value in _pairs("view", text)}
 
 
+def several(splits: data.Splits[data.Samples]) -> None:
+    """Refuse data of one modality.
+
+    Raises:
+        SetupError: there are fewer than two.
+    """
+    if len(splits.modalities) < 2:
+        raise SetupError(
+            f"--modalities: expected two or more, found {', '.join(splits.modalities)} alone: of a "
+            "file, arrays of numbers with two axes or more in every split"
+        )
+
+
 def folder_name(splits: data.Splits[data.Samples]) -> str:
     """Return the name of a data set without what shells and file systems stumble over."""
     return re.sub(r"[^\w.]+", "-", splits.card.name).strip("-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 from torch import nn
 
 from equimodal import data
-from equimodal.cli.parser import Parser, new_or_existing_folder
+from equimodal.cli.folders import kept, new_or_existing_folder, numbered
+from equimodal.cli.parser import Parser
 from equimodal.cli.progress import Lines
-from equimodal.cli.source import add_data, source_of
+from equimodal.cli.source import add_data, folder_name, several, source_of
 from equimodal.errors import SetupError
 from equimodal.methods import OGMGE
 from equimodal.methods.supplied import TEACHERS, Recipe
@@ -51,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add("--encoder", type=Encoder, default="small", help="what encodes a modality")
     parser.add("--fusion", type=Fusion, default="concat", help="how features are fused")
     parser.add(
-        "--out", type=Path, default=None, help="folder for checkpoints, logs and result [none]"
+        "--out", type=Path, default=None, help="folder for the run [runs/DATA-METHOD-NUMBER]"
     )
     parser.add(
         "--workers",
@@ -75,10 +77,10 @@ def run(arguments: Sequence[str]) -> int:
         raise SetupError("--resume: expected --out with the folder of the run, found none")
     source = source_of(options)
     splits = source.load()
-    if len(splits.modalities) < 2:
-        found = ", ".join(splits.modalities)
-        raise SetupError(f"--modalities: expected two or more, found {found} alone")
-    out = None if options.out is None else new_or_existing_folder(options.out)
+    several(splits)
+    method = options.method
+    kind = method.kind if isinstance(method, Recipe) else type(method)
+    out = new_or_existing_folder(options.out or numbered(f"{folder_name(splits)}-{kind.name}"))
     if options.workers is not None and options.workers < 0:
         raise SetupError(f"--workers: expected 0 or more, found {options.workers}")
     settings = settings.suited(splits.card.name)
@@ -96,43 +98,50 @@ def run(arguments: Sequence[str]) -> int:
 
     def teachers() -> Mapping[str, nn.Module]:
         _refuse_other_run(out)
-        folder = None if out is None else out / TEACHERS
+        folder = out / TEACHERS
         errors.print(_about_teachers(splits, settings, folder), highlight=False, soft_wrap=True)
         return train_teachers(
             splits, settings, model, out=folder, callbacks=lines("teachers"), **how
         )
 
     try:
-        method = options.method
-        if isinstance(method, Recipe):
-            method = method.make(settings.epochs or 1, splits.modalities, teachers)
-        again: Result | None = None
-        if options.refit:
-            refuse_held_out(method)
-            fresh = copy.deepcopy((method, model))
-        result = fit(splits, method, settings, model, out=out, callbacks=lines(), **how)
-        if options.refit:
-            how["out"] = None if out is None else out / FOLDER
-            again = refit(splits, fresh[0], settings, fresh[1], result, **how)
+        with kept(out):
+            if isinstance(method, Recipe):
+                method = method.make(settings.epochs or 1, splits.modalities, teachers)
+            again: Result | None = None
+            if options.refit:
+                refuse_held_out(method)
+                fresh = copy.deepcopy((method, model))
+            result = fit(splits, method, settings, model, out=out, callbacks=lines(), **how)
+            if options.refit:
+                how["out"] = out / FOLDER
+                again = refit(splits, fresh[0], settings, fresh[1], result, **how)
     except KeyboardInterrupt as error:
-        if out is not None and (begun(out) or begun(out / TEACHERS)):
-            raise KeyboardInterrupt("the same command with --resume goes on") from error
+        if begun(out) or begun(out / TEACHERS):
+            raise KeyboardInterrupt(f"go on with: {_resuming(arguments, options, out)}") from error
         raise
     print(splits)
     print(_report(result, out, again))
     return 0
 
 
-def _refuse_other_run(out: Path | None) -> None:
+def _resuming(arguments: Sequence[str], options: Any, out: Path) -> str:
+    """Return the command that goes on with a run."""
+    more = [
+        *([] if options.out else ["--out", str(out)]),
+        *([] if options.resume else ["--resume"]),
+    ]
+    return shlex.join(["equimodal", "train", *arguments, *more])
+
+
+def _refuse_other_run(out: Path) -> None:
     """Refuse a folder whose run has no teachers, before they are trained for nothing."""
-    if out is not None and begun(out) and not (out / TEACHERS / "result.json").exists():
+    if begun(out) and not (out / TEACHERS / "result.json").exists():
         raise SetupError(f"{out} holds a run without teachers: name another folder")
 
 
-def _about_teachers(
-    splits: data.Splits[data.Samples], settings: Settings, folder: Path | None
-) -> str:
-    if folder is not None and (folder / "result.json").exists():
+def _about_teachers(splits: data.Splits[data.Samples], settings: Settings, folder: Path) -> str:
+    if (folder / "result.json").exists():
         return f"the teachers are those in {folder}"
     alone = f"{', '.join(splits.modalities)}, each alone for {settings.epochs} epochs"
     return f"first its teachers are trained: {alone}"
@@ -145,7 +154,7 @@ def _workers(splits: data.Splits[data.Samples], asked: int | None) -> int:
     return (os.cpu_count() or 1) if asked is None else asked
 
 
-def _report(result: Result, out: Path | None, again: Result | None) -> str:
+def _report(result: Result, out: Path, again: Result | None) -> str:
     lines = [
         f"{result.method.split('(')[0]}, best of {len(result.history)} epochs on validation: "
         f"{result.best_epoch + 1} ({100 * result.val['accuracy']:.1f}%)",
@@ -165,7 +174,6 @@ def _report(result: Result, out: Path | None, again: Result | None) -> str:
             f"  {'test accuracy':<28}{100 * again.test['accuracy']:5.1f}%",
             f"  {'test macro-F1':<28}{100 * again.test['macro_f1']:5.1f}%",
         ]
-    if out is not None:
-        lines += ["", f"checkpoints, logs and result.json are in {out}"]
-        lines += ["", f"Next: equimodal diagnose {out}"]
+    lines += ["", f"checkpoints, logs and result.json are in {out}"]
+    lines += ["", f"Next: {shlex.join(['equimodal', 'diagnose', str(out)])}"]
     return "\n".join(lines)

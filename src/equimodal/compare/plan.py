@@ -12,7 +12,6 @@ from equimodal.compare.runs import Run
 from equimodal.system.files import write_whole
 
 PLAN = "plan.json"
-LOCK = ".comparing.lock"  # held by whoever is at a comparison
 
 
 def note_plan(folder: Path, runs: Sequence[Run]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from equimodal import data
 from equimodal.compare import tables
 from equimodal.compare.figure import learning
-from equimodal.compare.plan import LOCK, note_plan
+from equimodal.compare.plan import note_plan
 from equimodal.compare.runs import Entry, planned
 from equimodal.compare.subject import Subject, usual
 from equimodal.compare.summary import Row, read, summarised
@@ -20,9 +20,10 @@ from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
 from equimodal.report import save
 from equimodal.system.files import write_whole
-from equimodal.tasks import Engine, Local, Lock, Task, carry_out, locked, place
+from equimodal.tasks import Engine, Local, Lock, Task, carry_out, holding, place
 from equimodal.training import Encoder, Settings
 from equimodal.training.claim import Claim
+from equimodal.training.diverged import reason
 from equimodal.training.fit import versions
 
 
@@ -158,9 +159,7 @@ class Comparison:
             SetupError: see `run`.
         """
         self.claim.check()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        refusal = f"{self.folder}: another process is at this comparison: wait for it, or name "
-        with locked(self.folder / LOCK, refusal + "another folder") as lock:
+        with holding(self.folder) as lock:
             self.claim.write()
             note_plan(self.folder, self.runs)
             yield lock
@@ -177,10 +176,23 @@ class Comparison:
             return []
         table, runs = self.folder / "table.md", self.folder / "runs.csv"
         text = [str(self.splits), self._terms(), tables.markdown(rows, self.modalities)]
-        write_whole(table, "\n\n".join([*text, verdict(rows)]) + "\n")
+        said = [verdict(rows)]
+        if diverged := self.diverged():
+            said.append(f"Diverged, and not in the table: {', '.join(sorted(diverged))}.")
+        write_whole(table, "\n\n".join([*text, *said]) + "\n")
         write_whole(runs, tables.as_csv(rows, self.modalities))
         figure = learning(rows, self.modalities, self.splits.card.name)
         return [table, runs, *save(figure, self.folder, "learning")]
+
+    def diverged(self) -> dict[str, str]:
+        """Return why runs have diverged that have no result, by their names."""
+        folders = {run.name: self.folder / "runs" / run.name for run in self.runs}
+        said = {
+            name: reason(folder)
+            for name, folder in folders.items()
+            if not (folder / "result.json").exists()
+        }
+        return {name: why for name, why in said.items() if why}
 
     def missing(self) -> int:
         """Return how many runs are not finished."""
@@ -233,10 +245,7 @@ def run_all(
     with contextlib.ExitStack() as stack:
         lock: Lock | None = None
         if any(each.folder != folder for each in comparisons):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(
-                locked(folder / LOCK, f"{folder}: another process is at it: wait for it")
-            )
+            lock = stack.enter_context(holding(folder))
         left = False
         for each in comparisons:
             own = each.tasks(threads, limit, readers)

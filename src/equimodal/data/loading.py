@@ -91,6 +91,7 @@ def load(
     if path.suffix in READERS:
         return read(path, modalities=modalities, **given)  # type: ignore[arg-type]
     if not known:
+        _refuse_unprepared(str(name))
         *formats, last = READERS
         raise SetupError(
             unknown("data set", str(name), embedded.available())
@@ -99,6 +100,16 @@ def load(
         )
     _refuse(given, f"{name}: ", "for files alone; the embedded data sets have fixed splits")
     return embedded.load(str(name), modalities=modalities)
+
+
+def _refuse_unprepared(name: str) -> None:
+    from equimodal.data.layouts import LAYOUTS
+
+    if name in LAYOUTS:
+        raise SetupError(
+            f"{name} has to be prepared first, from its raw files in RAW: equimodal prepare {name} "
+            "--source RAW --out PREPARED, and then name PREPARED in place of it"
+        )
 
 
 def _refuse(options: Mapping[str, Any], what: str, why: str) -> None:

@@ -185,7 +185,9 @@ def _of_run(results: Results, examined: Findings) -> dict[str, Any]:
     name = " + ".join(part.partition("(")[0].strip() for part in method.split(" + ")) or "a method"
     title = f"{results.data}: one run of {name}"
     if not results.finished:
-        return {"title": title, "verdict": "There is no result of this run yet."}
+        diverged = results.runs[0].state == "diverged"
+        said = "This run has diverged: it has no result." if diverged else ""
+        return {"title": title, "verdict": said or "There is no result of this run yet."}
     result = results.finished[0]
     weakest = min(results.modalities, key=lambda m: result.test[f"accuracy/{m}"], default=None)
     said = "" if weakest is None else (

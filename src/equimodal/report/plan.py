@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from equimodal.compare.plan import LOCK, noted_runs
+from equimodal.compare.plan import noted_runs
 from equimodal.compare.runs import RATE, Entry, Run, numbers
 from equimodal.methods.registry import available
 from equimodal.report.reading import UnreadableError, cleaned, object_in
-from equimodal.tasks.lock import held
+from equimodal.tasks.lock import HOLD, held
 from equimodal.tasks.progress import PLACE
 from equimodal.tasks.task import FAILED
+from equimodal.training.diverged import reason
 
-State = Literal["waiting", "training", "broken off", "failed"]
+State = Literal["waiting", "training", "broken off", "failed", "diverged"]
 NAMED = re.compile(
     r"(?P<label>.+?)(?P<chosen>(?:-[A-Za-z_][\w.]*-[\d.e+-]*\d)*)-seed-(?P<seed>\d+)-\w+"
 )
@@ -53,9 +54,9 @@ def planned(folder: Path, modalities: Sequence[str]) -> tuple[list[Planned], boo
     Returns:
         The runs, and whether they come from a plan.
     """
-    alive = held(folder / LOCK)
+    alive = held(folder / HOLD)
     noted = [
-        Planned(run.name, run, _state(folder / "runs" / run.name, alive))
+        Planned(run.name, run, state(folder / "runs" / run.name, alive))
         for run in noted_runs(folder)
     ]
     known = {each.name for each in noted}
@@ -105,9 +106,10 @@ def _different(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(found if any(isinstance(each, Mapping) for each in found) else sorted(found))
 
 
-def _state(folder: Path, alive: bool) -> State:
+def state(folder: Path, alive: bool) -> State:
+    """Return how far a run is that has no result; `alive` is whether somebody is at it."""
     if (folder / FAILED).exists():
-        return "failed"
+        return "diverged" if reason(folder) else "failed"
     if not folder.is_dir():
         return "waiting"
     return "training" if alive and (folder / PLACE).exists() else "broken off"

@@ -14,8 +14,17 @@ from equimodal.compare.summary import Row, summarised
 from equimodal.errors import SetupError
 from equimodal.report.outcome import odd, usable
 from equimodal.report.picture import joined
-from equimodal.report.plan import Planned, entries_of, planned
-from equimodal.report.reading import UnreadableError, finite, number_in, numbers_in, object_in
+from equimodal.report.plan import Planned, entries_of, planned, state
+from equimodal.report.reading import (
+    UnreadableError,
+    cleaned,
+    finite,
+    number_in,
+    numbers_in,
+    object_in,
+)
+from equimodal.tasks.carry import left_in
+from equimodal.training.diverged import DIVERGED
 from equimodal.training.result import Result
 
 SEVERAL = 6  # names that a notice lists
@@ -114,7 +123,9 @@ def _comparison(folder: Path) -> Results:
             "The plan of the comparison (plan.json) is not there or cannot be read: runs that were "
             "never begun are not known."
         )
-    notices += _unfinished(runs) + _of_rows(rows, [entry.label for entry in entries])
+    notices += _unfinished(runs, [folder / "runs" / plan.name for plan in plans]) + _of_rows(
+        rows, [entry.label for entry in entries]
+    )
     notices += [*_listed(problems), *_mixed(runs)]
     return Results(folder, True, about, modalities, runs, rows, seeds, notices)
 
@@ -126,12 +137,14 @@ def _run(folder: Path) -> Results:
     settings = about.get("settings")
     seed = number_in(settings.get("seed")) if isinstance(settings, dict) else None
     method = str(about.get("method", "")).partition("(")[0] or "run"
-    plan = Planned(folder.name, Run(method, method, {}, int(seed or 0)), "broken off")
+    plan = Planned(folder.name, Run(method, method, {}, int(seed or 0)), state(folder, False))
     problems: dict[str, list[str]] = {}
     held = _held(folder, plan, about, modalities, problems)
     notices += _listed(problems)
     if held.state == "broken off":
         notices.append("The run has no result: it is still being trained, or was broken off.")
+    elif held.state in ("failed", "diverged"):
+        notices.append(_ended(f"The run has {held.state}", [folder]))
     return Results(folder, False, about, modalities, [held], notices=notices)
 
 
@@ -203,7 +216,7 @@ def _few(names: Sequence[str]) -> str:
     return f"{', '.join(names[:SEVERAL])}{more}"
 
 
-def _unfinished(runs: Sequence[Held]) -> list[str]:
+def _unfinished(runs: Sequence[Held], folders: Sequence[Path]) -> list[str]:
     """Say how many runs are missing, and which have failed."""
     counts = Counter(held.state for held in runs)
     done = counts.pop("finished", 0)
@@ -213,11 +226,23 @@ def _unfinished(runs: Sequence[Held]) -> list[str]:
         return []
     states = joined([f"{count} {state}" for state, count in counts.items()])
     notices = [f"{done} of {len(runs)} runs are finished ({states}): this is a partial report."]
-    for state in ("failed", "broken off"):
-        names = [f"{held.run.label} (seed {held.run.seed})" for held in runs if held.state == state]
-        if names:
-            notices.append(f"{state.capitalize()}: {_few(names)}.")
+    for which in ("diverged", "failed", "broken off"):
+        having = [place for place, held in enumerate(runs) if held.state == which]
+        if having:
+            names = [f"{runs[place].run.label} (seed {runs[place].run.seed})" for place in having]
+            said = f"{which.capitalize()}: {_few(names)}"
+            notices.append(_ended(said, [folders[place] for place in having]))
     return notices
+
+
+def _ended(said: str, folders: Sequence[Path]) -> str:
+    """Say how runs have ended, with the reason that the first of them has left."""
+    said_in = [str(left_in(folder).get("message") or "") for folder in folders]
+    reasons = [cleaned(each.removeprefix(DIVERGED)) for each in said_in if each]
+    if not reasons:
+        return f"{said}."
+    first = "" if len(folders) == 1 else "of the first, "
+    return f"{said}: {first}{reasons[0]}."
 
 
 def _of_rows(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:

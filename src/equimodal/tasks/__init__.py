@@ -7,12 +7,13 @@ for the same tasks again does those that are left. Engines differ in where they 
 from equimodal.tasks.carry import Outcome, carry_out
 from equimodal.tasks.engine import Ended, Engine
 from equimodal.tasks.local import Local
-from equimodal.tasks.lock import Lock, locked
+from equimodal.tasks.lock import HOLD, Lock, holding, locked
 from equimodal.tasks.named import engine_of
 from equimodal.tasks.progress import note, place
 from equimodal.tasks.task import Task
 
 __all__ = [
+    "HOLD",
     "Ended",
     "Engine",
     "Local",
@@ -21,6 +22,7 @@ __all__ = [
     "Task",
     "carry_out",
     "engine_of",
+    "holding",
     "locked",
     "note",
     "place",

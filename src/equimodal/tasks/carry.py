@@ -6,12 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from equimodal.tasks.engine import Ended, Engine
 from equimodal.tasks.task import DONE, FAILED, LATE, NO_ROOM, Task
 
 AGAIN = 2  # times that a task is begun again whose process or machine died
+OURS = {"SetupError", "MatchError", "StepError", "DivergedError"}  # they say all there is to say
 MOMENT = 0.2  # seconds between two looks at how far tasks are
 
 
@@ -74,7 +76,8 @@ def why(ended: Ended) -> str | None:
     if ended.status == NO_ROOM:
         return "no room left on the disk: make room, then give the same command again"
     if said := failure(task):
-        return f"{said.get('kind')}: {said.get('message')}"
+        kind, message = said.get("kind"), said.get("message")
+        return f"{message}" if kind in OURS else f"{kind}: {message}"
     if late(task):
         return f"took too long: more than {task.limit:g} s"
     return "it ended without a result" if ended.status == DONE else None
@@ -82,8 +85,13 @@ def why(ended: Ended) -> str | None:
 
 def failure(task: Task) -> Mapping[str, Any]:
     """Return what a task has left of the error that ended it; nothing if there was none."""
+    return left_in(task.folder)
+
+
+def left_in(folder: Path) -> Mapping[str, Any]:
+    """Return what stands in the folder of a task about the error that ended it."""
     try:
-        said = json.loads((task.folder / FAILED).read_text())
+        said = json.loads((folder / FAILED).read_text())
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}

@@ -22,17 +22,19 @@ from torch.utils.data import DataLoader
 
 import equimodal
 from equimodal.data import Arrays, Samples, Source, Splits, available
-from equimodal.errors import SetupError
+from equimodal.errors import SetupError, warn
 from equimodal.integrations.lightning import Balance
 from equimodal.method import Method
 from equimodal.nn import Multimodal, segment_cross_entropy
 from equimodal.training.claim import Claim
+from equimodal.training.diverged import Finite, marked, refuse_diverged
 from equimodal.training.engine import Until, interruptible, precision, quiet
 from equimodal.training.history import History
 from equimodal.training.models import describe, model_for
 from equimodal.training.module import BalancedModule
 from equimodal.training.result import Result
 from equimodal.training.settings import Settings
+from equimodal.training.unfit import refuse_constant, unseen
 
 
 def fit(
@@ -69,7 +71,9 @@ def fit(
             the method gets no held-out data. See `refit`.
 
     Raises:
-        SetupError: `out` holds a run and `resume` is not set, or a run with other settings.
+        SetupError: `out` holds a run and `resume` is not set, or a run with other settings; or a
+            modality is the same in all training samples.
+        DivergedError: a loss is no longer a number; `out` says so.
         KeyboardInterrupt: it was interrupted; `resume` goes on from the last whole epoch.
     """
     settings = (settings or Settings()).suited(splits.card.name)
@@ -82,6 +86,7 @@ def fit(
         claim = _claim(folder, splits, described, model, settings, source)
         if begun(folder):
             if not resume:
+                refuse_diverged(folder)
                 raise SetupError(
                     f"{folder} holds a run already: go on with it (--resume), or name another "
                     "folder"
@@ -89,6 +94,10 @@ def fit(
             claim.check("source")  # the data may have moved: the fingerprint tells
             if (folder / "result.json").exists():
                 return Result.load(folder / "result.json")
+        refuse_constant(splits)
+        if untrained := unseen(splits):
+            warn(untrained)
+        stack.enter_context(marked(folder))
         stack.enter_context(quiet())
         stack.enter_context(interruptible())
         loaders = _loaders(splits, settings, workers)
@@ -139,7 +148,7 @@ def fit(
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.clip or None,
             logger=_loggers(folder, tensorboard),
-            callbacks=[balance, history, *callbacks, best, every, *bars, *ends],
+            callbacks=[balance, history, *callbacks, Finite(), best, every, *bars, *ends],
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from equimodal.compare.plan import LOCK
 from equimodal.compare.runs import Entry, Run, main_job
 from equimodal.compare.summary import read as read_results
 from equimodal.compare.summary import summarised
@@ -19,7 +18,7 @@ from equimodal.methods.registry import available
 from equimodal.report.plan import entries_of
 from equimodal.report.results import Results, read
 from equimodal.report.standing import results_table, standing
-from equimodal.tasks import locked, note
+from equimodal.tasks import HOLD, locked, note
 from support.raw_clips import files_of
 from support.reports import change, comparison, result
 
@@ -196,7 +195,7 @@ def test_states_come_from_the_files(tmp_path: Path) -> None:
     before = files_of(tmp_path)
     assert states() == ["failed", "broken off", "broken off", "waiting", "waiting", "waiting"]
     assert files_of(tmp_path) == before, "a reader leaves nothing behind"
-    with locked(tmp_path / LOCK, "held"):  # by whoever is at the comparison
+    with locked(tmp_path / HOLD, "held"):  # by whoever is at the comparison
         assert states() == ["failed", "training", "broken off", "waiting", "waiting", "waiting"]
     assert states()[1] == "broken off"
 

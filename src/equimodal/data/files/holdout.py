@@ -60,7 +60,10 @@ def held_out(
             chosen[members[group]] = True
     if not chosen.any():
         what = "samples of a class" if groups is None else "groups"
-        raise SetupError(f"validation: expected two {what} or more to hold some out, found fewer")
+        raise SetupError(
+            f"expected two {what} or more to hold some out for validation, found fewer: add samples"
+            ", or a val split"
+        )
     return chosen
 
 

@@ -56,7 +56,6 @@ def relabelled(
                 )
             spelt = tuple(names[number] for number in numbers)
     if len(found) < 2:
-        raise SetupError(
-            f"{what}: expected two classes or more, found {', '.join(spelt) or 'none'}"
-        )
+        there = f"only {spelt[0]}" if spelt else "none"
+        raise SetupError(f"{what}: expected two classes or more, found {there}")
     return classes.reshape(-1).astype(np.int64), spelt

@@ -39,7 +39,9 @@ def numbers(stored: Stored, name: str, kept: Mapping[str, Array]) -> Tensor:
         raise SetupError(f"{what}: expected samples of one shape in all splits, found {found}")
     whole = joined(parts, kept)
     if whole.dtype.kind not in "biuf":
-        raise SetupError(f"{what}: expected numbers, found {whole.dtype}")
+        found = "text" if whole.dtype.kind in "USO" else str(whole.dtype)
+        more = ": save features of it instead" if found == "text" else ""
+        raise SetupError(f"{what}: expected numbers, found {found}{more}")
     precise = whole.dtype.kind == "f" and whole.dtype.itemsize > 4
     whole = np.ascontiguousarray(whole, np.float64 if precise else np.float32)
     finite = np.isfinite(whole).reshape(len(whole), -1).all(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,13 @@ def stored(path: Path) -> Stored:
     require("data", "numpy")
     import numpy as np
 
+    found: dict[str, Array] = {}
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = {key: file[key] for key in file}
+            for key in file:
+                found[key] = _plain(path, key, file)
+    except SetupError:
+        raise
     except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise SetupError(
             f"{path}: cannot be read: {error}. Expected plain arrays, as "
@@ -45,3 +50,20 @@ def stored(path: Path) -> Stored:
     meta = found.get("meta")
     about = {} if meta is None or meta.ndim else told(str(meta))
     return Stored(path, arrays, names, names.pop("modality", None), about)
+
+
+def _plain(path: Path, key: str, file: Mapping[str, Array]) -> Array:
+    """Return an array that holds numbers or text, and no Python objects.
+
+    Raises:
+        SetupError: it holds some, such as arrays of several lengths.
+    """
+    try:
+        return file[key]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise SetupError(
+            f"{path}: {key} holds Python objects: for samples of several lengths pad them to one "
+            "length, and save text as numbers (features) or, for labels, as an array of strings"
+        ) from None

@@ -74,7 +74,10 @@ def _array(column: Any, name: str) -> Array:
         lengths = pc.unique(pc.list_value_length(values)).to_pylist()
         if len(lengths) > 1:
             found = f"{min(lengths)} to {max(lengths)}"
-            raise SetupError(f"{name}: expected lists of one length in all rows, found {found}")
+            raise SetupError(
+                f"{name}: expected lists of one length in all rows, found {found}: pad them to one "
+                "length"
+            )
         shape += lengths
         values = values.flatten()
     array: Array = values.to_numpy(zero_copy_only=False).reshape(shape)

@@ -126,7 +126,7 @@ def _with_validation(
         if validation is not None:
             raise SetupError(
                 f"{path}: validation: the file has a validation split of its own: leave out "
-                "validation, or give a file without the split"
+                "validation, or give a file without that split"
             )
         return split
     share = 0.2 if validation is None else validation
@@ -134,7 +134,10 @@ def _with_validation(
         raise SetupError(f"validation: expected a share between 0 and 1, found {share}")
     training = (split == TRAIN).nonzero().flatten()
     of_training = None if groups is None else groups[training.numpy()].tolist()
-    chosen = held_out(target[training], share, seed, of_training)
+    try:
+        chosen = held_out(target[training], share, seed, of_training)
+    except SetupError as error:
+        raise SetupError(f"{path}: {error}") from error
     return split.index_fill(0, training[chosen], VAL)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+SHOWN = 6  # arrays that a message lists
 SPLITS = ("train", "val", "test")
 SPELT = {"valid": "val", "validation": "val", **{split: split for split in SPLITS}}
 
@@ -92,12 +93,27 @@ class Stored:
         found = self.arrays.get(target, {})
         for split in ("train", "test"):
             if split not in found:
-                there = ", ".join(f"{n}_{s}" for n, parts in self.arrays.items() for s in parts)
-                raise SetupError(
-                    f"{self.path}: expected the target of the {split} split as {target}_{split}, "
-                    f"found {there or 'no array of any split'}: name the target with target=..."
-                )
+                raise SetupError(f"{self.path}: {self._without(target, split)}")
         return tuple(split for split in SPLITS if split in found)
+
+    def _without(self, target: str, split: str) -> str:
+        """Say what was looked for in vain, and what there is instead."""
+        there = [f"{name}_{of}" for name, parts in self.arrays.items() for of in parts]
+        found = ", ".join(there[:SHOWN]) + (", ..." if len(there) > SHOWN else "")
+        if not there:
+            return (
+                f"expected arrays named by modality and split, such as audio_{split} and "
+                f"{target}_{split}, found none of train, val or test"
+            )
+        if not any(split in parts for parts in self.arrays.values()):
+            return (
+                f"expected a {split} split: arrays such as {target}_{split}, found {found}: part "
+                "the samples into train and test, and save both"
+            )
+        return (
+            f"expected the target of the {split} split as {target}_{split}, found {found}: name "
+            "the target with target=..."
+        )
 
     def refuse_incomplete(self, name: str, target: str) -> None:
         """Refuse an array that is not there for every sample of every split.

@@ -15,9 +15,8 @@ from equimodal.data.preparing.changes import EXAMPLES, changes
 from equimodal.data.preparing.plan import FORMAT, SPLITS, Plan, text
 from equimodal.errors import SetupError
 from equimodal.system.files import PARTIAL, write_whole
-from equimodal.tasks import Lock, lock
+from equimodal.tasks import HOLD, Lock, holding
 
-LOCK = ".preparing.lock"
 PLAN = "plan.json"
 DATASET = "dataset.json"
 FAILURES = "failures.csv"
@@ -41,9 +40,7 @@ def locked(folder: Path) -> Iterator[Lock]:
         SetupError: another process does, or the folder holds something else.
     """
     _refuse_others(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    refusal = f"{folder}: another process is preparing into it: wait for it, or name another --out"
-    with lock.locked(folder / LOCK, refusal, PATIENCE) as held:
+    with holding(folder, PATIENCE) as held:
         yield held
 
 
@@ -130,7 +127,7 @@ def _refuse_others(folder: Path) -> None:
         raise SetupError(f"{folder} is a file, expected a folder")
     if not folder.is_dir() or (folder / PLAN).exists():
         return
-    ours = {LOCK, f"{PLAN}{PARTIAL}"}
+    ours = {HOLD, f"{PLAN}{PARTIAL}"}
     others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if others:
         more = ", ..." if len(others) > EXAMPLES else ""

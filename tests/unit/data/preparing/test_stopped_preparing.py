@@ -20,6 +20,7 @@ import pytest
 from equimodal.data.layouts.clip import Failure, Listing
 from equimodal.data.preparing import MissingClipsError, Progress, Summary, folder
 from equimodal.errors import SetupError
+from equimodal.tasks import HOLD, locked
 from support.raw_clips import Run, files_of, listed, make_source, prepared
 
 if not Path("/proc/self/stat").exists():
@@ -140,7 +141,7 @@ def leave_half(out: Path) -> None:
 
 
 def test_killed_before_the_plan_is_there_it_can_begin(source: Path, tmp_path: Path) -> None:
-    (tmp_path / ".preparing.lock").touch()
+    (tmp_path / HOLD).touch()
     (tmp_path / "plan.json.partial").write_text('{"format": 1, "na')
     assert prepared(listed(source), tmp_path).decoded == 20
 
@@ -256,7 +257,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing_half(
     assert prepared(listing, out).decoded < 100
     assert files_of(out) == whole
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(OSError, match=r"out/\.preparing\.lock: Read-only file system: allow it"):
+    with pytest.raises(OSError, match=r"out/\.equimodal\.lock: Read-only file system: allow it"):
         prepared(listing, out)
 
 
@@ -264,9 +265,10 @@ def test_two_processes_do_not_prepare_into_one_folder(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "PATIENCE", 0.1)
+    (tmp_path / "out").mkdir()
     with (
-        folder.locked(tmp_path / "out"),
-        pytest.raises(SetupError, match="another process is preparing into it"),
+        locked(tmp_path / "out" / HOLD, ""),
+        pytest.raises(SetupError, match="another process is at work in it"),
     ):
         prepared(listed(source), tmp_path / "out")
 
@@ -285,7 +287,7 @@ def test_a_worker_that_outlives_its_parent_keeps_others_out(
         worker = run.worker()
     os.kill(worker, signal.SIGSTOP)
     run.kill()
-    with pytest.raises(SetupError, match="another process is preparing into it"):
+    with pytest.raises(SetupError, match=r"process \d+ \(.*is at work in it"):
         prepared(listed(source, times=5), out)
     os.kill(worker, signal.SIGCONT)
     monkeypatch.setattr(folder, "PATIENCE", 10.0)
