@@ -91,7 +91,7 @@ def test_a_source_with_options_in_python(words: Path, tmp_path: Path) -> None:
         ("--filter=slot", "--filter: expected COLUMN=VALUE, or COLUMN=A|B,OTHER=C, none twice"),
         ("--filter=slot=", "found 'slot='"),
         ("--filter=slot=0,slot=1", "none twice, found 'slot=0,slot=1'"),
-        ("--filter=slit=0", "where: unknown column 'slit': did you mean 'slot'?"),
+        ("--filter=slit=0", "--filter: unknown column 'slit': did you mean 'slot'?"),
         ("--channels=lips=last", "--channels: expected MODALITY=AXIS, or MODALITY=none,OTHER=AXIS"),
         ("--channels=lip=3", "channels: unknown modality 'lip': did you mean 'lips'?"),
         ("--validation=much", "--validation: expected a number"),
@@ -109,7 +109,7 @@ def test_what_is_refused(
 
 def test_embedded_data_takes_no_options_of_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "watch", "--filter=slot=3"]) == 2
-    assert "watch: where: for files alone" in capsys.readouterr().err
+    assert "watch: --filter: for files alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])

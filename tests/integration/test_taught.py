@@ -145,7 +145,7 @@ def test_a_student_by_command_broken_off_and_resumed_is_the_same(
         raise KeyboardInterrupt
 
     def interrupted(*more: str) -> None:
-        with pytest.raises(KeyboardInterrupt, match="the same command with --resume goes on"):
+        with pytest.raises(KeyboardInterrupt, match=r"go on with: equimodal train .* --resume$"):
             command.run([*G2D[1:], "--out", str(broken), *more])
 
     # While the teachers are trained, between them and the student, and while that is trained.
@@ -186,7 +186,7 @@ def test_what_is_refused_is_refused_before_teachers_are_trained(
         return capsys.readouterr().err
 
     out = tmp_path / "new"
-    assert "UMT(weight): expected a number of 0 or more" in refused(
+    assert "--method.weight: expected a number of 0 or more" in refused(
         "--method.weight=-1", "--out", str(out)
     )
     assert "unknown option of umt 'teachers'" in refused("--method.teachers=1", "--out", str(out))

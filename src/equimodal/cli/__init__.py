@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from equimodal import __version__
 from equimodal.cli.spoken import told
@@ -76,9 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _warned(message: Warning | str, kind: type[Warning], *where: Any, **more: Any) -> str:
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
     """Say a warning in one line: where in the source it was given helps no one at a shell."""
-    return f"equimodal: {message}\n" if issubclass(kind, BalanceWarning) else f"{message}\n"
+    return f"equimodal: {message}\n" if issubclass(category, BalanceWarning) else f"{message}\n"
 
 
 def _help() -> str:

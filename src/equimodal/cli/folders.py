@@ -45,6 +45,7 @@ def kept(folder: Path) -> Iterator[Path]:
         SetupError: another process holds it, or it cannot be made.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
+    before = None if made else {path.name for path in folder.iterdir()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,7 +54,9 @@ def kept(folder: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            if made and not [path for path in folder.iterdir() if path.name != HOLD]:
+            if {path.name for path in folder.iterdir()} == {HOLD} | (before or set()) and (
+                before is None or HOLD not in before
+            ):
                 (folder / HOLD).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # somebody else has put something there
                     for place in made:

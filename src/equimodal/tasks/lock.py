@@ -79,6 +79,8 @@ def holding(folder: Path, patience: float | None = None) -> Iterator[Lock]:
             yield lock
         finally:
             del _mine[key]
+            if lock.descriptor >= 0:
+                os.ftruncate(lock.descriptor, 0)
 
 
 def _command() -> str:

@@ -47,7 +47,7 @@ def test_what_goes_wrong_costs_itself(tmp_path: Path) -> None:
         "good": "",
         "crash": "its process ended by SIGSEGV, 3 times",
         "hang": "took too long: more than 1 s",
-        "error": "SetupError: what was expected",
+        "error": "what was expected",
         "full": f"OSError: [Errno 28] no room: '{tmp_path / 'full'}'",
         "leaves": "its process ended with status 7, 3 times",
         "forgets": "it ended without a result",

@@ -141,7 +141,7 @@ def leave_half(out: Path) -> None:
 
 
 def test_killed_before_the_plan_is_there_it_can_begin(source: Path, tmp_path: Path) -> None:
-    (tmp_path / ".preparing.lock").touch()
+    (tmp_path / HOLD).touch()
     (tmp_path / "plan.json.partial").write_text('{"format": 1, "na')
     assert prepared(listed(source), tmp_path).decoded == 20
 
