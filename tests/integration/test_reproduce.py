@@ -154,7 +154,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_table(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"ogm-ge-cvpr2022, table1 (4 rows): {ALL} trainings of {SEEDS} seed")
     assert " of them done, honest protocol" in " ".join(lines[:2])
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     row = next(line for line in lines if line.startswith("crema-d/concat/ogm-ge"))
     assert row.split()[-1] == "61.9"
     assert not any("AVE" in line or "PSP" in line for line in lines[: lines.index("table1")])
