@@ -28,8 +28,8 @@ def refuse_constant(splits: Splits[Any]) -> None:
 
 def unseen(splits: Splits[Any]) -> str:
     """Say which classes are tested and never trained; "" if there are none."""
-    trained = set(splits.train.target.tolist())
-    tested = splits.test.target.tolist()
+    trained = set(splits.train.target.flatten().tolist())
+    tested = splits.test.target.flatten().tolist()
     missing = sorted(set(tested) - trained)
     if not missing:
         return ""
