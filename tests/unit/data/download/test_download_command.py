@@ -89,7 +89,8 @@ def test_grid_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         out, err = capsys.readouterr()
         assert f"grid is in {tmp_path}: 3 files fetched, 0 were there." in " ".join(out.split())
         assert "the SHA-256 of the first download is kept" in " ".join(out.split())
-        assert out.endswith(f"Next: equimodal prepare grid --source {tmp_path} --out FOLDER\n")
+        following = f"equimodal prepare grid --source {tmp_path} --out {tmp_path}-prepared"
+        assert out.endswith(f"Next: {following}\n")
         assert "alignments.zip (3 of 3), 100%" in err
         assert "Downloading" not in err, "pooch says nothing beside the progress"
         publisher.asked.clear()
