@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import time
 from collections.abc import Iterator
 from multiprocessing import reduction
@@ -39,7 +40,9 @@ def _handed(duplicate: Any) -> Lock:
 def locked(
     path: Path, refusal: str, patience: float | None = None, *, make: bool = True
 ) -> Iterator[Lock]:
-    """Keep all other processes out.
+    """Keep all other processes out, and tell them who is in.
+
+    The system frees what a dead process has held: a lock is never left behind.
 
     Args:
         path: of the file to lock.
@@ -64,11 +67,26 @@ def locked(
                 break
             except BlockingIOError as error:
                 if time.monotonic() - start > (PATIENCE if patience is None else patience):
-                    raise SetupError(refusal) from error
+                    who = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+                    raise SetupError(f"{refusal} (begun by {who})" if who else refusal) from error
                 time.sleep(0.05)
-        yield Lock(descriptor)
+        with _named(descriptor) if make else contextlib.nullcontext():
+            yield Lock(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _named(descriptor: int) -> Iterator[None]:
+    """Note in a locked file which process it is, for as long as it has the lock."""
+    with contextlib.suppress(OSError):  # a full disk: then it has no name
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
 
 
 def held(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -217,11 +218,14 @@ def test_a_process_that_outlives_the_driver_keeps_others_out(tmp_path: Path) -> 
     process.wait()
     lock = tmp_path / "tasks" / "lock"
     assert held(lock)
-    with pytest.raises(SetupError, match="somebody"), locked(lock, "somebody", 0.1):
+    named = rf"^somebody \(begun by process {process.pid} on {platform.node()}\)$"
+    with pytest.raises(SetupError, match=named), locked(lock, "somebody", 0.1):
         pass
     os.kill(worker, signal.SIGCONT)
     with locked(lock, "somebody", 10.0) as got:
         assert isinstance(got, Lock)
+        assert lock.read_text() == f"process {os.getpid()} on {platform.node()}\n"
+    assert not lock.read_text()
     process.communicate()
     assert not held(lock)
     assert not held(tmp_path / "no such file")
