@@ -99,6 +99,7 @@ def interrupted(folder: Path, times: int, seconds: float, chance: random.Random)
             shutil.rmtree(folder, ignore_errors=True)  # it was done before
         elif process.returncode != INTERRUPTED or "Traceback" in said:
             wrong.append(f"after {moment:.2f} s: status {process.returncode}: {said[-2000:]}")
+        print(f"Ctrl-C {number + 1} of {times}: {len(wrong)} wrong", end="\r", flush=True)
     return wrong
 
 
