@@ -99,6 +99,7 @@ def interrupted(folder: Path, times: int, seconds: float, chance: random.Random)
             shutil.rmtree(folder, ignore_errors=True)  # it was done before
         elif process.returncode != INTERRUPTED or "Traceback" in said:
             wrong.append(f"after {moment:.2f} s: status {process.returncode}: {said[-2000:]}")
+            print(wrong[-1], flush=True)
         print(f"Ctrl-C {number + 1} of {times}: {len(wrong)} wrong", end="\r", flush=True)
     return wrong
 
@@ -130,7 +131,6 @@ def main() -> int:
             print(
                 f"Ctrl-C at {given.interrupts} moments: {len(wrong)} ended otherwise than quietly"
             )
-            print(*wrong, sep="\n", flush=True)
         before = when_done(quiet)
         started(quiet, 5).communicate()
         after = when_done(quiet)
