@@ -91,6 +91,14 @@ def test_modules_of_methods_are_trained_beside(name: str) -> None:
     assert all(moved)
 
 
+def stepped(world: World, balancer: eq.Balancer, seed: int) -> None:
+    *inputs, target = batch(seed=seed)
+    balancer.backward(balancer.loss(world.model(*inputs), target))
+    balancer.modulate()
+    world.optimizer.step()
+    world.optimizer.zero_grad()
+
+
 def test_a_first_group_that_stands_still_does_not_keep_probes_from_learning() -> None:
     world = World()
     audio = list(world.encoders["audio"].parameters())
@@ -99,11 +107,7 @@ def test_a_first_group_that_stands_still_does_not_keep_probes_from_learning() ->
     world.optimizer = torch.optim.SGD(groups, lr=0.1)
     balancer = world.balance(eq.OGM(0.8), scores=eq.Probe())
     for step in range(2):
-        *inputs, target = batch(seed=step)
-        balancer.backward(balancer.loss(world.model(*inputs), target))
-        balancer.modulate()
-        world.optimizer.step()
-        world.optimizer.zero_grad()
+        stepped(world, balancer, step)
     assert balancer.own.optimizer is not None
     assert balancer.own.optimizer.param_groups[0]["lr"] == 0.1
 
@@ -125,11 +129,7 @@ def test_probes_learn_at_the_rate_of_the_head_whatever_the_order_of_groups(order
     balancer = world.balance(eq.OGM(0.8), scores=eq.Probe())
     schedule = torch.optim.lr_scheduler.StepLR(world.optimizer, 1, gamma=0.5)
     for step in range(2):
-        *inputs, target = batch(seed=step)
-        balancer.backward(balancer.loss(world.model(*inputs), target))
-        balancer.modulate()
-        world.optimizer.step()
-        world.optimizer.zero_grad()
+        stepped(world, balancer, step)
         assert balancer.own.optimizer is not None
         assert balancer.own.optimizer.param_groups[0]["lr"] == 0.1 * 0.5**step
         schedule.step()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from equimodal import data
+from equimodal.criterion.kind import labelled
 from equimodal.data.folds import FOLDS, folded, folds_of
 from equimodal.epochs.passes import last_is_target
 from equimodal.errors import SetupError, unknown
@@ -95,16 +96,6 @@ class Build:
                 return right.reshape(len(targets), -1).double().mean(1)
             return -(outputs - targets).reshape(len(targets), -1).square().mean(1).double()
         return (outputs.argmax(dim=1) == targets).double()
-
-
-def labelled(loss: Callable[..., Any]) -> bool:
-    """Whether a loss is of labels of which several may be right, with logits above 0 for those.
-
-    >>> labelled(nn.BCEWithLogitsLoss()), labelled(nn.MSELoss())
-    (True, False)
-    """
-    named = (F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss)
-    return loss in named or isinstance(loss, nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss)
 
 
 def build_of(

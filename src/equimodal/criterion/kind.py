@@ -119,6 +119,16 @@ def excludes(loss: Callable[..., Any]) -> bool:
     return not is_torchs(loss) or _is(function, (*NORMALISE, *LOG, *MARGINS))
 
 
+def labelled(loss: Callable[..., Any]) -> bool:
+    """Whether a loss is of labels of which several may be right, with logits above 0 for those.
+
+    >>> labelled(nn.BCEWithLogitsLoss()), labelled(nn.MSELoss())
+    (True, False)
+    """
+    named = (F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss)
+    return loss in named or isinstance(loss, nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss)
+
+
 def told(
     loss: Callable[..., Any], given: Kind | None, name: str, outputs: Tensor, target: Any
 ) -> Outputs:

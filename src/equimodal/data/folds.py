@@ -23,11 +23,11 @@ def folds_of(splits: Splits[Any]) -> int:
     """
     if not (isinstance(splits.train, Arrays) and isinstance(splits.val, Arrays)):
         return 0
-    whole = splits.train.joined(splits.val)
-    if whole.groups is not None:
-        most = len(set(whole.groups.tolist()))
+    groups = [split.groups for split in (splits.train, splits.val) if split.groups is not None]
+    if len(groups) == 2:
+        most = len(set(torch.cat(groups).tolist()))
     else:
-        counts = whole.target.bincount()
+        counts = torch.cat([splits.train.target, splits.val.target]).bincount()
         most = int(counts[counts > 0].min())
     return min(FOLDS, most) if most > 1 else 0
 

@@ -123,14 +123,13 @@ class Ledger:
         if self.modulated is None:
             return False
         left = [o for o in self._optimizers if o not in self.modulated.stepped]
-        encoders = [part for each in left for part in self._parts(each) if part[1] != REST]
-        return bool(self._fates.of(encoders) - {"cleared"})
+        return bool(self._of_encoders(left) - {"cleared"})
 
     def drop_cleared(self) -> None:
         """Drop what was backpropagated, where its gradients are there no more."""
         if not self.evidence.micro_batches or torch.compiler.is_compiling():
             return
-        parts = [part for optimizer in self._optimizers for part in self._parts(optimizer)]
+        parts = [part for each in self._optimizers for part in self._parts(each)]
         if self.restored:
             self.restored = False
             if all(p.grad is None for part in parts for p in self._candidates(*part)):
@@ -156,8 +155,7 @@ class Ledger:
         """
         if not self._lost or torch.compiler.is_compiling():
             return
-        parts = [part for each in self._optimizers for part in self._parts(each)]
-        changed = self._fates.of([p for p in parts if p[1] != REST]) & {"replaced", "altered"}
+        changed = self._of_encoders(self._optimizers) & {"replaced", "altered"}
         if not changed or is_one_factor(self._measures, self._fates.measures()):
             return
         said = (
@@ -210,6 +208,11 @@ class Ledger:
     def fates(self, optimizer: Optimizer) -> dict[str, set[Fate]]:
         """Return what became of an optimizer's gradients, by modality and under `REST`."""
         return {part[1]: self._fates.of([part]) for part in self._parts(optimizer)}
+
+    def _of_encoders(self, optimizers: Sequence[Optimizer]) -> set[Fate]:
+        """Return what became of the gradients of encoders that some optimizers hold."""
+        parts = [part for each in optimizers for part in self._parts(each) if part[1] != REST]
+        return self._fates.of(parts)
 
     def _parts(self, optimizer: Optimizer) -> list[tuple[Optimizer, str]]:
         return [(optimizer, name) for name in (*self._modalities.names, REST)]

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from equimodal.reproducing.paper import Paper, Point, Published, Row
+from equimodal.reproducing.paper import (
+    LISTS_OF_OGM_GE,
+    ONE_SEED,
+    Paper,
+    Point,
+    Published,
+    Row,
+)
 from equimodal.training import Settings
 
 # gamma and temperature of the released scripts.
@@ -69,14 +76,7 @@ PAPER = Paper(
             followed=True,
         ),
         Point("selection", "epochs up to the 30th do not count", "all epochs count"),
-        Point(
-            "split",
-            "CREMA-D: OGM-GE's lists, all of whose test speakers are trained on; no validation "
-            "split",
-            "whole speakers for test (--protocol speakers of prepare), others for validation",
-            followed=True,
-            of=("crema-d",),
-        ),
+        LISTS_OF_OGM_GE,
         Point(
             "split",
             "AVE: lists with videos that are in train and test",
@@ -85,7 +85,7 @@ PAPER = Paper(
             of=("ave",),
         ),
         Point("test split", "its last batch is dropped unless it is full", "every clip counts"),
-        Point("seeds", "one run with the seed 0", "several paired seeds, 95% t intervals"),
+        ONE_SEED,
         Point(
             "schedule",
             "the rate falls one epoch earlier, as its schedule is stepped before training",

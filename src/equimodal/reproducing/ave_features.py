@@ -35,6 +35,14 @@ class Segments(Arrays):
         super().__init__(features, target[:, 0], ids=ids)
         self.target = target
 
+    def joined(self, other: Arrays) -> Segments:
+        """Return these samples and then those of another split."""
+        features = {
+            name: torch.cat([part, other.features[name]]) for name, part in self.features.items()
+        }
+        target = torch.cat([self.target, other.target])
+        return Segments(features, target, torch.cat([self.ids, other.ids]))
+
 
 def load_features(folder: Path) -> Splits[Segments]:
     """Return the features in a folder of arrays as a data set in three splits.

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from equimodal.reproducing.paper import Paper, Point, Published, Row
+from equimodal.reproducing.paper import (
+    LISTS_OF_OGM_GE,
+    ONE_SEED,
+    Paper,
+    Point,
+    Published,
+    Row,
+)
 from equimodal.training import Settings
 
 EPOCHS = 50
@@ -55,15 +62,8 @@ PAPER = Paper(
             "the best on a validation split, test looked at once",
             followed=True,
         ),
-        Point(
-            "split",
-            "CREMA-D: OGM-GE's lists, all of whose test speakers are trained on; no validation "
-            "split",
-            "whole speakers for test (--protocol speakers of prepare), others for validation",
-            followed=True,
-            of=("crema-d",),
-        ),
-        Point("seeds", "one run with the seed 0", "several paired seeds, 95% t intervals"),
+        LISTS_OF_OGM_GE,
+        ONE_SEED,
         Point(
             "sound",
             "stored filter banks, whose making is not published",

@@ -74,6 +74,17 @@ class Point:
         return f"{self.topic}: published: {self.published}; here: {self.ours}"
 
 
+# In which several articles' runs differ alike.
+LISTS_OF_OGM_GE = Point(
+    "split",
+    "CREMA-D: OGM-GE's lists, all of whose test speakers are trained on; no validation split",
+    "whole speakers for test (--protocol speakers of prepare), others for validation",
+    followed=True,
+    of=("crema-d",),
+)
+ONE_SEED = Point("seeds", "one run with the seed 0", "several paired seeds, 95% t intervals")
+
+
 @dataclass(frozen=True)
 class Paper:
     """An article.

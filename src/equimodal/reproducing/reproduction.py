@@ -12,7 +12,6 @@ from equimodal import data
 from equimodal.compare import Comparison, Entry, Progress, Subject, run_all
 from equimodal.compare.figure import learning
 from equimodal.compare.summary import Row as Outcome
-from equimodal.compare.summary import read
 from equimodal.report import save
 from equimodal.reproducing import load, models
 from equimodal.reproducing.paper import FIGURE, Paper, Protocol, Row
@@ -198,5 +197,4 @@ class Reproduction:
 
     def finished(self) -> int:
         """Return how many trainings are finished."""
-        folders = self.comparisons.values()
-        return sum(len(read(each.folder / "runs", each.runs)) for each in folders)
+        return self.trainings - self.missing()

@@ -56,10 +56,8 @@ class Crops(nn.Module):
 
     def forward(self, frames: Frames) -> Tensor:
         """Return float32, ``(B, 3, frames, size, size)``."""
-        # On a CPU one by one is three times as fast: only what is kept need become float.
-        crop = cropped_one_by_one if frames.pixels.device.type == "cpu" else cropped_at_once
         scale, shift = _imagenet(frames.pixels.device)
-        return crop(frames, self.size).mul_(scale).sub_(shift).transpose(1, 2)
+        return cropped(frames, self.size).mul_(scale).sub_(shift).transpose(1, 2)
 
 
 class Flows(nn.Module):
@@ -77,8 +75,7 @@ class Flows(nn.Module):
 
     def forward(self, frames: Frames) -> Tensor:
         """Return float32, ``(B, 2, frames, size, size)``."""
-        crop = cropped_one_by_one if frames.pixels.device.type == "cpu" else cropped_at_once
-        made = crop(frames, self.size).sub_(STILL).div_(FLOW)
+        made = cropped(frames, self.size).sub_(STILL).div_(FLOW)
         sign = torch.where(frames.mirrored, -1.0, 1.0)
         made[:, :, 0] *= sign[:, None, None, None]
         return made.transpose(1, 2)
@@ -159,6 +156,15 @@ class Transform(nn.Module):
         if len(pieces) > len(self.parts):
             inputs.present = dict(zip(self.names, pieces[-1].unbind(1), strict=True))
         return inputs
+
+
+def cropped(frames: Frames, size: int) -> Tensor:
+    """Return the parts that boxes name, as is fastest: on a CPU one by one, three times as fast.
+
+    Only what is kept need become float there. See `cropped_at_once`.
+    """
+    crop = cropped_one_by_one if frames.pixels.device.type == "cpu" else cropped_at_once
+    return crop(frames, size)
 
 
 def cropped_at_once(frames: Frames, size: int) -> Tensor:
