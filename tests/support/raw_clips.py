@@ -15,6 +15,7 @@ from typing import Any
 from equimodal.data.batches.view import View
 from equimodal.data.layouts.clip import Clip, Failure, Frames, Listing, Sound
 from equimodal.data.preparing import Recipe, Summary, prepare
+from equimodal.tasks import local
 from support.clips import write_clip
 
 RECIPE = Recipe(fps=10, side=24, quality=80, rate=8000)
@@ -104,8 +105,8 @@ class Run:
             os.environ["PYTHONPATH"] = os.pathsep.join(path)
         else:
             forkserver._forkserver._forkserver_address = self.server
-            forkserver.ensure_running = lambda: None
             forkserver._forkserver.ensure_running = lambda: None
+            local._serve = lambda modules: None
         try:
             summary = prepared(
                 self.listing, self.out, show=lambda state: pipe.send(state.done), **self.options

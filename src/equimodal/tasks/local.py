@@ -24,6 +24,7 @@ from equimodal.tasks.task import DONE, NO_ROOM, WRITTEN, Task, perform
 
 TRIES = 3  # to start a process
 PAUSE = 0.1  # seconds between them
+_SERVED: dict[int | None, set[str]] = {}  # what the process with this number was told to import
 
 
 class Local:
@@ -42,7 +43,9 @@ class Local:
 
     def __init__(self, workers: int, preload: Sequence[str] = (), lock: Lock | None = None) -> None:
         self.workers = workers
-        self.context = _context(preload)
+        self.forked = sys.platform == "linux"
+        self.context = multiprocessing.get_context("forkserver" if self.forked else "spawn")
+        self.preload = {__name__, *preload}
         self.lock = lock
         self.waiting: deque[Task] = deque()
         self.processes: dict[Any, tuple[BaseProcess, Task]] = {}  # by what ends with them
@@ -79,8 +82,8 @@ class Local:
         # one that forks them takes seconds to begin, and this one must answer meanwhile.
         for tries in range(TRIES):
             with uninterrupted():
-                if self.context.get_start_method() == "forkserver":
-                    forkserver.ensure_running()
+                if self.forked:
+                    _serve(self.preload)
             process = self.context.Process(target=_work, args=(task, self.lock), daemon=False)
             try:
                 with uninterrupted():
@@ -95,12 +98,23 @@ class Local:
                 time.sleep(PAUSE)
 
 
-def _context(preload: Sequence[str]) -> Any:
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *preload])
-    return context
+def _serve(modules: set[str]) -> None:
+    """See to it that the process that tasks are forked from has imported these modules.
+
+    A process has one such, and what began it, a notebook or a data loader, said what it imports.
+    If that lacks some, another takes its place; the old one ends after what was forked from it.
+    """
+    server = forkserver._forkserver
+    if not modules <= _SERVED.get(server._forkserver_pid, set()):
+        with server._lock:
+            if server._forkserver_pid is not None:
+                os.close(server._forkserver_alive_fd)
+            server._forkserver_address = server._forkserver_alive_fd = None
+            server._forkserver_pid = None
+        known = set(server._preload_modules) - {"__main__"}
+        forkserver.set_forkserver_preload(sorted(known | modules))
+    forkserver.ensure_running()
+    _SERVED.setdefault(server._forkserver_pid, set(server._preload_modules))
 
 
 def _work(task: Task, lock: Lock | None) -> None:

@@ -58,6 +58,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def holds(pid: int, path: Path) -> bool:
+    """Whether a process has this file open."""
+    with contextlib.suppress(OSError):  # it has just ended
+        return any(entry.resolve() == path for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
 class Started:
     """A process that prepares, with workers of its own."""
 
@@ -65,11 +72,19 @@ class Started:
         self, listing: Listing, out: Path, site: Path | None = None, **options: Any
     ) -> None:
         self.pipe, theirs = SERVED.Pipe(duplex=False)
-        forkserver.ensure_running()
-        server = forkserver._forkserver._forkserver_address
-        run = Run(listing, out, options, site, server)
-        self.process = SERVED.Process(target=run, args=(theirs,))
-        self.process.start()
+        for wait in (0.1, 0.5, 2.0, None):
+            forkserver.ensure_running()
+            server = forkserver._forkserver._forkserver_address
+            run = Run(listing, out, options, site, server)
+            self.process = SERVED.Process(target=run, args=(theirs,))
+            try:
+                self.process.start()
+                break
+            except (EOFError, OSError):
+                # One that was killed in the middle of asking it for a worker has ended it.
+                if wait is None:
+                    raise
+                time.sleep(wait)
         theirs.close()
 
     def told(self) -> Any:
@@ -281,11 +296,15 @@ def test_a_worker_that_outlives_its_parent_keeps_others_out(
     out = tmp_path / "out"
     run = Started(listed(source, times=5), out)
     run.told()
-    worker = None
-    while worker is None:
-        run.told()
-        worker = run.worker()
-    os.kill(worker, signal.SIGSTOP)
+    held = False
+    while not held:
+        assert isinstance(run.told(), int)
+        if (worker := run.worker()) is not None:
+            os.kill(worker, signal.SIGSTOP)
+            held = holds(worker, out / HOLD)
+            if not held:  # it is new
+                os.kill(worker, signal.SIGCONT)
+    assert worker is not None
     run.kill()
     with pytest.raises(SetupError, match=r"process \d+ \(.*is at work in it"):
         prepared(listed(source, times=5), out)
