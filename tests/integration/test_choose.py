@@ -21,7 +21,7 @@ import equimodal as eq
 from equimodal import data
 from equimodal.choosing import Choice, choose, predictions
 from equimodal.choosing.build import build_of
-from equimodal.choosing.train import seed_all
+from equimodal.choosing.seeds import seed_all
 from equimodal.choosing.words import line
 from equimodal.cli import main
 from equimodal.noise import mix

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from equimodal.choosing.late import weighed
-from equimodal.choosing.train import Training
+from equimodal.choosing.training import Training
 from equimodal.compare.statistics import Estimate, Harm
 from equimodal.errors import SetupError
 

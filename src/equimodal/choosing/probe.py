@@ -11,7 +11,7 @@ import torch
 
 from equimodal.choosing.build import build_of, folds_for
 from equimodal.choosing.candidate import JOINT, Candidate, baselines, candidates, trials
-from equimodal.choosing.train import Training
+from equimodal.choosing.training import Training
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.system.files import write_whole
 

@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from equimodal.choosing.candidate import JOINT
-from equimodal.choosing.race import Entrant, Raced
+from equimodal.choosing.confirm import Confirmed
+from equimodal.choosing.race import Raced
 from equimodal.compare.statistics import Estimate, crossed, difference, estimate
 from equimodal.report.page import Page, Section, rendered
 from equimodal.report.picture import Cell, Table, number, share
@@ -31,21 +32,12 @@ def against(ours: Sequence[Mapping[str, Any]], joint: Sequence[Mapping[str, Any]
     return difference([each["score"] for each in ours], [each["score"] for each in joint])
 
 
-def table(
-    raced: Raced,
-    rows: Sequence[Entrant],
-    val: Mapping[str, Sequence[float]],
-    tests: Mapping[str, Sequence[Mapping[str, Any]]],
-    costs: Mapping[str, float],
-    shares: bool,
-) -> Table:
+def table(raced: Raced, confirmed: Confirmed, costs: Mapping[str, float], shares: bool) -> Table:
     """Return those confirmed first, the best on top, then how far the others came.
 
     Args:
         raced: all rows.
-        rows: those confirmed on fresh seeds.
-        val: their scores on validation data.
-        tests: what they said on test data.
+        confirmed: those confirmed on fresh seeds.
         costs: duration of a training against joint training, by row.
         shares: whether scores are shares of samples.
     """
@@ -58,8 +50,8 @@ def table(
         )
         return Cell(f"{found.mean:{sign}.4g}", found.mean, bounds)
 
-    made = []
-    ordered = sorted(rows, key=lambda row: -fmean(val[row.label]))
+    made, val, tests = [], confirmed.val, confirmed.tests
+    ordered = sorted(confirmed.rows, key=lambda row: -fmean(val[row.label]))
     for row in ordered:
         test = estimate([each["score"] for each in tests[row.label]])
         versus = against(tests[row.label], tests[JOINT])

@@ -14,7 +14,8 @@ import equimodal as eq
 from equimodal.choosing.build import Build, build_of
 from equimodal.choosing.late import weighed
 from equimodal.choosing.probe import probe
-from equimodal.choosing.train import Training, train
+from equimodal.choosing.train import train
+from equimodal.choosing.training import Training
 from support import stranger
 
 SPEC: dict[str, Any] = {

@@ -1,0 +1,96 @@
+"""From what was confirmed to files: the words, the line, the table, the page and the model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import torch
+
+from equimodal.choosing.candidate import JOINT
+from equimodal.choosing.choice import CHOICE, MODEL, PAGE, TABLE, Choice
+from equimodal.choosing.confirm import Confirmed
+from equimodal.choosing.plan import Plan
+from equimodal.choosing.race import Raced
+from equimodal.choosing.table import against, markdown, page, table
+from equimodal.choosing.training import BEST
+from equimodal.choosing.trainings import Trainings
+from equimodal.choosing.words import line, paragraph
+from equimodal.compare.statistics import harm
+from equimodal.system.files import partial_of, write_whole
+
+
+def recommend(
+    trainings: Trainings, plan: Plan, probed: Mapping[str, Any], raced: Raced, confirmed: Confirmed
+) -> Choice:
+    """Say what to use, and write all that is known to the folder.
+
+    Args:
+        trainings: of the choice.
+        plan: of them.
+        probed: which candidates can run.
+        raced: how far each came.
+        confirmed: what fresh seeds and test data say.
+    """
+    folder, winner, test = trainings.folder, confirmed.winner, confirmed.test
+    versus, chances = None, None
+    if winner.label != JOINT:
+        versus = against(confirmed.tests[winner.label], confirmed.tests[JOINT])
+        pairs = zip(test[winner.label], test[JOINT], strict=True)
+        chances = harm([ours - theirs for ours, theirs in pairs])
+    every = [v for of in (confirmed.val, test) for values in of.values() for v in values]
+    shares = all(0 <= value <= 1 for value in every)
+    text = paragraph(
+        confirmed.decision, confirmed.val, test, versus, chances, shares, confirmed.fresh
+    )
+    pasted = line(winner.trial.methods(), winner.trial.rate, probed["epochs"])
+    weights = _exported(trainings, confirmed)
+    found = table(raced, confirmed, _costs(trainings), shares)
+    lacking = {**dict.fromkeys(raced.failed, "failed in training"), **probed["lacking"]}
+    notes = "\n".join(f"- {label}: {why}" for label, why in lacking.items())
+    parts = [text, f"    {pasted}", str(plan), markdown(found), notes]
+    write_whole(folder / TABLE, "\n\n".join(part for part in parts if part) + "\n")
+    title = f"Choosing for {_about(trainings)}"
+    write_whole(folder / PAGE, page(title, text, pasted, str(plan), found, lacking))
+    known = {
+        "method": winner.label,
+        "methods": winner.trial.methods(),
+        "rate": winner.trial.rate,
+        "line": pasted,
+        "text": text,
+        "difference": None if versus is None else asdict(versus),
+        "harm": None if chances is None else asdict(chances),
+        "weights": weights,
+        "val": dict(confirmed.val),
+        "test": test,
+        "chances": confirmed.decision.chances,
+        "failures": trainings.failures,
+    }
+    write_whole(folder / CHOICE, json.dumps(known, indent=1) + "\n")
+    return Choice(winner.label, pasted, versus, chances, text, folder)
+
+
+def _exported(trainings: Trainings, confirmed: Confirmed) -> Any:
+    """Write the model of the winner's best seed, and return its weights of late fusion."""
+    task = trainings.task(confirmed.winner.trial, confirmed.best_seed, True)
+    state = torch.load(task.folder / BEST, weights_only=False)
+    path = trainings.folder / MODEL
+    torch.save({**state, "spec": dict(task.spec), "run": task.name}, partial_of(path))
+    partial_of(path).replace(path)
+    return json.loads((task.folder / "result.json").read_text())["weights"]
+
+
+def _about(trainings: Trainings) -> str:
+    build = trainings.shared["build"]
+    return build if isinstance(build, str) else str(build["source"]["name"])
+
+
+def _costs(trainings: Trainings) -> dict[str, float]:
+    """Return how long each row trains, as a multiple of joint training."""
+    medians = {label: median(seconds) for label, seconds in trainings.seconds.items()}
+    plain = medians.get(JOINT) or math.nan
+    return {label: seconds / plain for label, seconds in medians.items()}
