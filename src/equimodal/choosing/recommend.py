@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from equimodal.choosing.beware import misled, warning
 from equimodal.choosing.candidate import JOINT
 from equimodal.choosing.choice import CHOICE, MODEL, PAGE, TABLE, Choice
 from equimodal.choosing.confirm import Confirmed
@@ -44,9 +45,10 @@ def recommend(
         chances = harm([ours - theirs for ours, theirs in pairs])
     every = [v for of in (confirmed.val, test) for values in of.values() for v in values]
     shares = all(0 <= value <= 1 for value in every)
-    text = paragraph(
-        confirmed.decision, confirmed.val, test, versus, chances, shares, confirmed.fresh
-    )
+    advice = paragraph(confirmed.decision, confirmed.val, versus, chances, shares, confirmed.fresh)
+    wrong = misled(winner.label, confirmed.val, confirmed.tests, shares)
+    beware = warning(wrong, winner.label, shares)
+    text = f"{advice} {beware}".strip()
     pasted = line(winner.trial.methods(), winner.trial.rate, probed["epochs"])
     weights = _exported(trainings, confirmed)
     found = table(raced, confirmed, _costs(trainings), shares)
@@ -55,7 +57,7 @@ def recommend(
     parts = [text, f"    {pasted}", str(plan), markdown(found), notes]
     write_whole(folder / TABLE, "\n\n".join(part for part in parts if part) + "\n")
     title = f"Choosing for {_about(trainings)}"
-    write_whole(folder / PAGE, page(title, text, pasted, str(plan), found, lacking))
+    write_whole(folder / PAGE, page(title, advice, beware, pasted, str(plan), found, lacking))
     known = {
         "method": winner.label,
         "methods": winner.trial.methods(),
@@ -67,6 +69,7 @@ def recommend(
         "weights": weights,
         "val": dict(confirmed.val),
         "test": test,
+        "misled": asdict(wrong),
         "chances": confirmed.decision.chances,
         "failures": trainings.failures,
     }

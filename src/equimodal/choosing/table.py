@@ -93,13 +93,20 @@ def markdown(found: Table) -> str:
 
 
 def page(
-    title: str, text: str, line: str, plan: str, found: Table, lacking: Mapping[str, str]
+    title: str,
+    text: str,
+    beware: str,
+    line: str,
+    plan: str,
+    found: Table,
+    lacking: Mapping[str, str],
 ) -> str:
     """Return a choice as an HTML page.
 
     Args:
         title: what was chosen for.
         text: the recommendation.
+        beware: of the validation split.
         line: of code.
         plan: what was trained.
         found: all rows.
@@ -110,4 +117,4 @@ def page(
     sections = [Section("rows", "All rows", f"{plan} Rates are factors.", tables=[found])]
     if reasons:
         sections.append(Section("out", "What could not run", tables=[out], folded=True))
-    return rendered(Page(title, line, text, sections=sections))
+    return rendered(Page(title, line, text, notices=[beware] if beware else (), sections=sections))
