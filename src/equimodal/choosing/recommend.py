@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from statistics import median
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from equimodal.choosing.beware import misled, warning
 from equimodal.choosing.candidate import JOINT
 from equimodal.choosing.choice import CHOICE, MODEL, PAGE, TABLE, Choice
 from equimodal.choosing.confirm import Confirmed
+from equimodal.choosing.cost import TERMS, costs, total
 from equimodal.choosing.plan import Plan
 from equimodal.choosing.race import Raced
 from equimodal.choosing.table import against, markdown, page, table
@@ -45,19 +44,24 @@ def recommend(
         chances = harm([ours - theirs for ours, theirs in pairs])
     every = [v for of in (confirmed.val, test) for values in of.values() for v in values]
     shares = all(0 <= value <= 1 for value in every)
+    cost = costs(trainings.operations)
     advice = paragraph(confirmed.decision, confirmed.val, versus, chances, shares, confirmed.fresh)
     wrong = misled(winner.label, confirmed.val, confirmed.tests, shares)
     beware = warning(wrong, winner.label, shares)
     text = f"{advice} {beware}".strip()
     pasted = line(winner.trial.methods(), winner.trial.rate, probed["epochs"])
+    whole = total(cost)
+    terms = TERMS if whole is None else f"{TERMS} All together: {whole:.0f}."
     weights = _exported(trainings, confirmed)
-    found = table(raced, confirmed, _costs(trainings), shares)
+    found = table(raced, confirmed, cost, shares)
     lacking = {**dict.fromkeys(raced.failed, "failed in training"), **probed["lacking"]}
     notes = "\n".join(f"- {label}: {why}" for label, why in lacking.items())
-    parts = [text, f"    {pasted}", str(plan), markdown(found), notes]
+    parts = [text, f"    {pasted}", str(plan), markdown(found), terms, notes]
     write_whole(folder / TABLE, "\n\n".join(part for part in parts if part) + "\n")
     title = f"Choosing for {_about(trainings)}"
-    write_whole(folder / PAGE, page(title, advice, beware, pasted, str(plan), found, lacking))
+    write_whole(
+        folder / PAGE, page(title, advice, beware, pasted, f"{plan} {terms}", found, lacking)
+    )
     known = {
         "method": winner.label,
         "methods": winner.trial.methods(),
@@ -69,12 +73,13 @@ def recommend(
         "weights": weights,
         "val": dict(confirmed.val),
         "test": test,
+        "costs": {label: {**asdict(each), "spent": each.spent} for label, each in cost.items()},
         "misled": asdict(wrong),
         "chances": confirmed.decision.chances,
         "failures": trainings.failures,
     }
     write_whole(folder / CHOICE, json.dumps(known, indent=1) + "\n")
-    return Choice(winner.label, pasted, versus, chances, text, folder)
+    return Choice(winner.label, pasted, versus, chances, text, folder, cost)
 
 
 def _exported(trainings: Trainings, confirmed: Confirmed) -> Any:
@@ -90,10 +95,3 @@ def _exported(trainings: Trainings, confirmed: Confirmed) -> Any:
 def _about(trainings: Trainings) -> str:
     build = trainings.shared["build"]
     return build if isinstance(build, str) else str(build["source"]["name"])
-
-
-def _costs(trainings: Trainings) -> dict[str, float]:
-    """Return how long each row trains, as a multiple of joint training."""
-    medians = {label: median(seconds) for label, seconds in trainings.seconds.items()}
-    plain = medians.get(JOINT) or math.nan
-    return {label: seconds / plain for label, seconds in medians.items()}

@@ -8,12 +8,23 @@ from typing import Any
 
 from equimodal.choosing.candidate import JOINT
 from equimodal.choosing.confirm import Confirmed
+from equimodal.choosing.cost import Cost
 from equimodal.choosing.race import Raced
 from equimodal.compare.statistics import Estimate, crossed, difference, estimate
 from equimodal.report.page import Page, Section, rendered
 from equimodal.report.picture import Cell, Table, number, share
 
-COLUMNS = ("row", "lr", "validation", "test", f"against {JOINT}", "rounds", "time")
+COLUMNS = (
+    "row",
+    "lr",
+    "validation",
+    "test",
+    f"against {JOINT}",
+    "rounds",
+    "cost",
+    "trainings",
+    "spent",
+)
 
 
 def against(ours: Sequence[Mapping[str, Any]], joint: Sequence[Mapping[str, Any]]) -> Estimate:
@@ -32,13 +43,13 @@ def against(ours: Sequence[Mapping[str, Any]], joint: Sequence[Mapping[str, Any]
     return difference([each["score"] for each in ours], [each["score"] for each in joint])
 
 
-def table(raced: Raced, confirmed: Confirmed, costs: Mapping[str, float], shares: bool) -> Table:
+def table(raced: Raced, confirmed: Confirmed, costs: Mapping[str, Cost], shares: bool) -> Table:
     """Return those confirmed first, the best on top, then how far the others came.
 
     Args:
         raced: all rows.
         confirmed: those confirmed on fresh seeds.
-        costs: duration of a training against joint training, by row.
+        costs: by row.
         shares: whether scores are shares of samples.
     """
 
@@ -49,6 +60,11 @@ def table(raced: Raced, confirmed: Confirmed, costs: Mapping[str, float], shares
             f"[{found.low:{sign}.3g}, {found.high:{sign}.3g}]" if found.low == found.low else ""
         )
         return Cell(f"{found.mean:{sign}.4g}", found.mean, bounds)
+
+    def paid(label: str) -> list[Cell]:
+        found = costs.get(label, Cost(None, 0))
+        many = number(float(found.trainings), ".0f")
+        return [number(found.training, ".1f"), many, number(found.spent, ".0f")]
 
     made, val, tests = [], confirmed.val, confirmed.tests
     ordered = sorted(confirmed.rows, key=lambda row: -fmean(val[row.label]))
@@ -63,7 +79,7 @@ def table(raced: Raced, confirmed: Confirmed, costs: Mapping[str, float], shares
                 cell(test),
                 Cell("") if row.label == JOINT else cell(versus, "+"),
                 Cell("all", float("inf")),
-                number(costs.get(row.label), ".1f"),
+                *paid(row.label),
             ]
         )
     others = {row.label: row for row in [*raced.baselines, *raced.entrants.values()]}
@@ -78,7 +94,7 @@ def table(raced: Raced, confirmed: Confirmed, costs: Mapping[str, float], shares
                     Cell(""),
                     Cell(""),
                     number(float(row.reached), ".0f"),
-                    number(costs.get(row.label), ".1f"),
+                    *paid(row.label),
                 ]
             )
     strong = frozenset(n for n, row in enumerate(ordered) if row.label == JOINT)

@@ -40,6 +40,7 @@ def train(spec: dict[str, Any], folder: Path) -> None:
             "weights": found["weights"],
             "best_epoch": best,
             "history": history,
+            "operations": trained.operations,
             "seconds": time.monotonic() - start,
         }
     finally:

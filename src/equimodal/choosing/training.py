@@ -26,6 +26,7 @@ from equimodal.methods.registry import find
 from equimodal.methods.supplied import TEACHERS, takes_teachers
 from equimodal.system.files import partial_of
 from equimodal.tasks import note
+from equimodal.training.cost import Spent
 
 BEST, LAST = "best.pt", "last.pt"
 
@@ -42,7 +43,8 @@ class Training:
         self.spec, self.folder = spec, folder
         self.seed: int = spec["seed"]
         path = Path(spec["path"]) if spec.get("path") else None
-        methods = [_made(name, options, spec, folder) for name, options in spec["methods"]]
+        self.taught = 0.0  # operations of training teachers
+        methods = [self._made(name, options) for name, options in spec["methods"]]
         seed_all(self.seed)
         self.built: Build = build_of(spec["build"], self.seed, path, spec.get("folds", 0))
         for optimizer in self.built.optimizers:
@@ -74,6 +76,8 @@ class Training:
         enabled = built.precision == "16"
         self.scaler = torch.amp.GradScaler(built.device.type, enabled=enabled)
         self.history: list[float] = []
+        self.spent = Spent()
+        self.spent.add(self.taught)
 
     def run(self) -> list[float]:
         """Train to the end from wherever it was, and return the score of every epoch."""
@@ -90,12 +94,20 @@ class Training:
             if or_worst(self.history[-1]) > max(before, default=-math.inf):
                 _save(self.folder / BEST, self._models())
             # After the best is kept: methods may rewrite parameters when the epoch ends.
-            self.balancer.end_epoch()
+            with self.spent.between():
+                self.balancer.end_epoch()
+            self.spent.end_epoch()
             _save(self.folder / LAST, {**self._models(), **self._rest()})
             note(self.folder, epoch + 1)
         if all(math.isnan(score) for score in self.history):
             raise SetupError("the score of validation data is NaN in every epoch: it has diverged")
         return self.history
+
+    @property
+    def operations(self) -> float | None:
+        """Floating-point operations; None where an earlier version began, which counted none."""
+        whole = self.spent.epochs == self.built.epochs
+        return self.spent.operations if whole else None
 
     def take(self, many: int) -> None:
         """Take some steps, and answer and score one batch of validation data."""
@@ -129,25 +141,30 @@ class Training:
         built, balancer = self.built, self.balancer
         built.model.train()
         for batch in itertools.islice(balancer.batches(built.train), steps):
-            for _ in balancer.passes():
-                with self._autocast():
-                    logits, target, *told = built.run(built.model, batch)
-                    loss = balancer.loss(logits, target, **({"present": told[0]} if told else {}))
-                balancer.backward(self.scaler.scale(loss))  # as it is where the scaler is off
-            balancer.modulate(self.scaler if self.scaler.is_enabled() else None)
-            if built.clip:
-                for optimizer in built.optimizers if self.scaler.is_enabled() else ():
-                    with contextlib.suppress(RuntimeError):  # `modulate` has done it
-                        self.scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(built.model.parameters(), built.clip)
-            for optimizer in built.optimizers:
-                self.scaler.step(optimizer)
-            self.scaler.update()
-            for optimizer in built.optimizers:
-                optimizer.zero_grad()
+            with self.spent.step() if steps is None else contextlib.nullcontext():
+                self._step(batch)
             if built.schedule_every == "step":
                 for schedule in self.schedules:
                     schedule.step()
+
+    def _step(self, batch: Any) -> None:
+        built, balancer = self.built, self.balancer
+        for _ in balancer.passes():
+            with self._autocast():
+                logits, target, *told = built.run(built.model, batch)
+                loss = balancer.loss(logits, target, **({"present": told[0]} if told else {}))
+            balancer.backward(self.scaler.scale(loss))  # as it is where the scaler is off
+        balancer.modulate(self.scaler if self.scaler.is_enabled() else None)
+        if built.clip:
+            for optimizer in built.optimizers if self.scaler.is_enabled() else ():
+                with contextlib.suppress(RuntimeError):  # `modulate` has done it
+                    self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(built.model.parameters(), built.clip)
+        for optimizer in built.optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        for optimizer in built.optimizers:
+            optimizer.zero_grad()
 
     def _autocast(self) -> Any:
         if self.built.precision == "32":
@@ -177,6 +194,24 @@ class Training:
         of_each = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return (torch.cat(outputs), torch.cat(targets)), of_each
 
+    def _made(self, name: str, options: Mapping[str, Any]) -> Method:
+        """Make a method; its teachers are trained before, in a folder of their own."""
+        kind, spec = find(name), {**self.spec, "methods": [("ensemble", {})], "late": False}
+        if not takes_teachers(kind):
+            return kind(**options)
+        own = self.folder / TEACHERS
+        if spec.get("tried"):  # of one step: untrained ones do
+            taught = Training(spec, own)
+            taught.take(1)
+        else:
+            own.mkdir(parents=True, exist_ok=True)
+            taught = Training(spec, own)
+            taught.run()
+            self.taught += taught.spent.operations
+            taught._load(torch.load(own / BEST, weights_only=False))
+        with taught.balancer as balancer:
+            return kind(**options, teachers=teachers_of(balancer, next(iter(taught.built.val))))
+
     def _models(self) -> dict[str, Any]:
         return {"model": self.built.model.state_dict(), "balancer": self.balancer.state_dict()}
 
@@ -186,6 +221,7 @@ class Training:
             "schedules": [each.state_dict() for each in self.schedules],
             "scaler": self.scaler.state_dict(),
             "history": self.history,
+            "spent": self.spent.state_dict(),
         }
 
     def _load(self, held: Mapping[str, Any]) -> None:
@@ -204,24 +240,8 @@ class Training:
             schedule.load_state_dict(held["schedules"][place])
         self.scaler.load_state_dict(held["scaler"])
         self.history = held["history"]
-
-
-def _made(name: str, options: Mapping[str, Any], spec: Mapping[str, Any], folder: Path) -> Method:
-    kind = find(name)
-    if not takes_teachers(kind):
-        return kind(**options)
-    if spec.get("tried"):  # of one step: untrained ones do
-        taught = Training({**spec, "methods": [("ensemble", {})]}, folder)
-        taught.take(1)
-        with taught.balancer as balancer:
-            return kind(**options, teachers=teachers_of(balancer, next(iter(taught.built.val))))
-    own = folder / TEACHERS
-    own.mkdir(parents=True, exist_ok=True)
-    taught = Training({**spec, "methods": [("ensemble", {})], "late": False}, own)
-    taught.run()
-    taught._load(torch.load(own / BEST, weights_only=False))
-    with taught.balancer as balancer:
-        return kind(**options, teachers=teachers_of(balancer, next(iter(taught.built.val))))
+        if "spent" in held:
+            self.spent.load_state_dict(held["spent"])
 
 
 def _stepped(schedule: Any, score: float) -> None:

@@ -51,7 +51,7 @@ class Trainings:
         total: trainings of the plan.
         stage: what is at it, in words.
         failures: reasons, by the name of a training.
-        seconds: of trainings, by the label of their row.
+        operations: of trainings, by the label of their row; None where they are not known.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Trainings:
         self.deadline = math.inf
         self.done, self.total, self.stage = 0, 0, ""
         self.failures: dict[str, str] = {}
-        self.seconds: dict[str, list[float]] = {}
+        self.operations: dict[str, list[float | None]] = {}
 
     @property
     def late(self) -> bool:
@@ -129,7 +129,7 @@ class Trainings:
                     if math.isfinite(said["val"]):
                         found[outcome.task.name] = said
                         label = labels[outcome.task.name]
-                        self.seconds.setdefault(label, []).append(said["seconds"])
+                        self.operations.setdefault(label, []).append(said.get("operations"))
                     else:
                         self.failures[outcome.task.name] = f"its score is {said['val']}"
             epochs = sum(place(task.folder) or 0 for task in self.engine.running())

@@ -77,6 +77,7 @@ def paragraph(
     chances: Harm | None,
     shares: bool,
     confirmed: bool = True,
+    cost: float | None = None,
 ) -> str:
     """Say what to use, how much it brings, what the risk is, and what it is not told apart from.
 
@@ -87,6 +88,7 @@ def paragraph(
         chances: of the winner, to be worse.
         shares: whether scores are shares of samples, to be spelt in points.
         confirmed: whether there were fresh seeds.
+        cost: of a training of the winner, in plain joint trainings; None if it is not known.
     """
     seeds = len(val[JOINT])
     unit = 100.0 if shares else 1.0
@@ -122,6 +124,8 @@ def paragraph(
             f"Chance that it is worse on average: {chances.average:.0%}; in a single training: "
             f"{chances.single:.0%}."
         )
+    if winner != JOINT and cost is not None:
+        sentences.append(f"A training costs {cost:.1f} plain joint ones.")
     if alike := [label for label in decision.alike if label != winner]:
         base = fmean(val[JOINT])
         listed = ", ".join(
