@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,23 @@ class Training:
     Args:
         spec: see `equimodal.choosing.train.train`.
         folder: with checkpoints, if it has begun.
+        make: gives what is trained, untrained; what the specification names by default.
     """
 
-    def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
-        self.spec, self.folder = spec, folder
+    def __init__(
+        self, spec: Mapping[str, Any], folder: Path, make: Callable[[], Build] | None = None
+    ) -> None:
+        self.spec, self.folder, self.make = spec, folder, make
         self.seed: int = spec["seed"]
         path = Path(spec["path"]) if spec.get("path") else None
         self.taught = 0.0  # operations of training teachers
         methods = [self._made(name, options) for name, options in spec["methods"]]
         seed_all(self.seed)
-        self.built: Build = build_of(spec["build"], self.seed, path, spec.get("folds", 0))
+        self.built: Build = (
+            build_of(spec["build"], self.seed, path, spec.get("folds", 0))
+            if make is None
+            else make()
+        )
         for optimizer in self.built.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * spec["rate"]
@@ -200,16 +207,15 @@ class Training:
         if not takes_teachers(kind):
             return kind(**options)
         own = self.folder / TEACHERS
-        if spec.get("tried"):  # of one step: untrained ones do
-            taught = Training(spec, own)
-            taught.take(1)
-        else:
-            own.mkdir(parents=True, exist_ok=True)
-            taught = Training(spec, own)
-            taught.run()
-            self.taught += taught.spent.operations
-            taught._load(torch.load(own / BEST, weights_only=False))
+        taught = Training(spec, own, self.make)
         with taught.balancer as balancer:
+            if spec.get("tried"):  # of one step: untrained ones do
+                taught.take(1)
+            else:
+                own.mkdir(parents=True, exist_ok=True)
+                taught.run()
+                self.taught += taught.spent.operations
+                taught._load(torch.load(own / BEST, weights_only=False))
             return kind(**options, teachers=teachers_of(balancer, next(iter(taught.built.val))))
 
     def _models(self) -> dict[str, Any]:
