@@ -1,6 +1,7 @@
 """A study that is killed and interrupted at random moments, against one that nobody disturbs.
 
-    python scripts/engine_faults.py [--kills 10] [--interrupts 50] [--seed 0]
+    python scripts/engine_faults.py [compare|choose] [--kills 10] [--interrupts 50]
+        [--within SECONDS] [--seed 0]
 
 Processes are ended as a crash or the system ends them: workers and the driver by SIGKILL, the
 whole by Ctrl-C. It says what came of it, and ends with status 1 if anything differs.
@@ -20,17 +21,26 @@ import tempfile
 import time
 from pathlib import Path
 
-STUDY = [
-    "compare", "mfeat", "--modalities=[pix,mor,fou]", "--batch-size=400", "--rows=[joint, ogm]",
-    "--alphas=[0.1]", "--workers=2", "--epochs=3",
-]  # fmt: skip
-TABLES = ("runs.csv", "table.md")
+STUDIES = {
+    "compare": [
+        "compare", "mfeat", "--modalities=[pix,mor,fou]", "--batch-size=400", "--rows=[joint, ogm]",
+        "--alphas=[0.1]", "--workers=2", "--epochs=3",
+    ],
+    "choose": [
+        "choose", "mfeat", "--modalities=[mor,fou]", "--batch-size=400", "--methods=[ogm]",
+        "--budget=60", "--workers=2", "--epochs=1",
+    ],
+}  # fmt: skip
+TABLES = {"compare": ("runs.csv", "table.md"), "choose": ("table.md", "choice.json")}
+FIRST = 1.0  # seconds until Python itself has begun, which our code cannot hear
 INTERRUPTED = 130
 
 
 def started(folder: Path, seeds: int) -> subprocess.Popen[str]:
-    """Start the study in a session of its own."""
-    command = [sys.executable, "-m", "equimodal", *STUDY, f"--seeds={seeds}", f"--out={folder}"]
+    """Start the study in a session of its own; a choice has the seeds of its budget."""
+    told = [] if folder.parent.name == "choose" else [f"--seeds={seeds}"]
+    study = STUDIES[folder.parent.name]
+    command = [sys.executable, "-m", "equimodal", *study, *told, f"--out={folder}"]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -50,7 +60,7 @@ def others(process: subprocess.Popen[str]) -> list[int]:
 
 def tables(folder: Path) -> list[bytes]:
     """Return what a study ends with."""
-    return [(folder / name).read_bytes() for name in TABLES]
+    return [(folder / name).read_bytes() for name in TABLES[folder.parent.name]]
 
 
 def when_done(folder: Path) -> dict[str, int]:
@@ -88,7 +98,7 @@ def interrupted(folder: Path, times: int, seconds: float, chance: random.Random)
     """Interrupt studies at moments from their first on; return what was wrong."""
     wrong = []
     for number in range(times):
-        moment = seconds * (number + chance.random()) / times
+        moment = FIRST + seconds * (number + chance.random()) / times
         process = started(folder, 4)
         time.sleep(moment)
         early = process.poll() is not None
@@ -107,12 +117,17 @@ def interrupted(folder: Path, times: int, seconds: float, chance: random.Random)
 def main() -> int:
     """Disturb studies, and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", nargs="?", choices=STUDIES, default="compare")
+    parser.add_argument(
+        "--within", type=float, help="the first seconds, in which Ctrl-C comes [all]"
+    )
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--interrupts", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     chance, bad = random.Random(given.seed), 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as above:
+        folder = Path(above, given.study)
         quiet = Path(folder, "quiet")
         start = time.monotonic()
         started(quiet, 4).communicate()
@@ -126,11 +141,14 @@ def main() -> int:
             what = "the same, bit for bit" if same else "OTHERWISE"
             print(f"{workers} workers and {drivers} drivers killed: {what}", flush=True)
         if given.interrupts:
-            wrong = interrupted(Path(folder, "stopped"), given.interrupts, seconds, chance)
+            within = given.within or seconds
+            wrong = interrupted(Path(folder, "stopped"), given.interrupts, within, chance)
             bad += len(wrong)
             print(
                 f"Ctrl-C at {given.interrupts} moments: {len(wrong)} ended otherwise than quietly"
             )
+        if given.study == "choose":
+            return 1 if bad else 0
         before = when_done(quiet)
         started(quiet, 5).communicate()
         after = when_done(quiet)

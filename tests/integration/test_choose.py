@@ -21,7 +21,7 @@ import equimodal as eq
 from equimodal import data
 from equimodal.choosing import Choice, choose, predictions
 from equimodal.choosing.build import build_of
-from equimodal.choosing.train import seed_all
+from equimodal.choosing.seeds import seed_all
 from equimodal.choosing.words import line
 from equimodal.cli import main
 from equimodal.noise import mix
@@ -67,6 +67,10 @@ def test_what_is_said_and_left_behind(whole: Choice) -> None:
     table = (whole.folder / "table.md").read_text()
     for label in ("joint", "multi-loss", "ensemble", "late fusion", "sound alone", *FEW):
         assert f"| {label} |" in table
+    assert "| cost | trainings | spent |" in table
+    assert whole.costs["joint"].training == 1.0
+    assert sum(each.trainings for each in whole.costs.values()) == int(SAID[0].split()[0])
+    assert known["costs"]["arl"]["spent"] == whole.costs["arl"].spent
     html = (whole.folder / "choice.html").read_text()
     assert whole.text.split(":")[0] in html
     assert html.count("<tr") > 8

@@ -11,7 +11,7 @@ from torch import nn
 
 import equimodal as eq
 from equimodal.choosing.candidate import candidates, trials
-from equimodal.choosing.train import Training
+from equimodal.choosing.training import Training
 from equimodal.choosing.words import line
 from equimodal.errors import MatchError
 from equimodal.update.probing import character

@@ -9,7 +9,9 @@ require("compare", "lightning", "torchmetrics", "scipy")
 require("report", "matplotlib")
 
 from equimodal.choosing.choice import Choice, predictions  # noqa: E402
-from equimodal.choosing.choose import Told, choose  # noqa: E402
+from equimodal.choosing.choose import choose  # noqa: E402
 from equimodal.choosing.plan import Plan, planned  # noqa: E402
+from equimodal.choosing.seeds import seed_all, seed_epoch  # noqa: E402
+from equimodal.choosing.trainings import Told  # noqa: E402
 
-__all__ = ["Choice", "Plan", "Told", "choose", "planned", "predictions"]
+__all__ = ["Choice", "Plan", "Told", "choose", "planned", "predictions", "seed_all", "seed_epoch"]

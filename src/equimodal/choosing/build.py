@@ -67,6 +67,7 @@ class Build:
     criterion: Callable[..., Tensor] = F.cross_entropy
     features: Any = None
     scores: Any = "auto"
+    splits: Any = None  # of a data set of ours
 
     @property
     def optimizers(self) -> list[optim.Optimizer]:
@@ -155,17 +156,25 @@ def _refuse(what: str, built: Build) -> None:
         raise SetupError(f"{what}(): val and test are one loader: hold out other data for test")
 
 
-def folds_for(what: str | Mapping[str, Any], folder: Path | None, few: int) -> tuple[int, int]:
+def folds_for(
+    what: str | Mapping[str, Any], folder: Path | None, few: int, splits: Any = None
+) -> tuple[int, int]:
     """Return into how many folds data is parted, and how many samples these hold; 0 for none.
 
     Data of ours is where its validation split has fewer samples than `few`; that of a user's
     function wherever it takes ``fold=``.
 
+    Args:
+        what: see `build_of`.
+        folder: where modules of the user's are found.
+        few: validation samples, below which data of ours is parted.
+        splits: of data of ours, where it is loaded already.
+
     Raises:
         SetupError: the function takes ``fold`` and has no default for it.
     """
     if not isinstance(what, str):
-        splits = data.Source(**what["source"]).load()
+        splits = data.Source(**what["source"]).load() if splits is None else splits
         folds = folds_of(splits) if len(splits.val) < few else 0
         return folds, len(splits.train) + len(splits.val)
     taken = inspect.signature(function_of(what, folder)).parameters.get(FOLD)
@@ -207,6 +216,7 @@ def _of_source(what: Mapping[str, Any], seed: int, folds: int) -> Build:
         clip=settings.clip or None,
         precision=settings.precision,
         forward=forward,
+        splits=splits,
     )
     return built
 

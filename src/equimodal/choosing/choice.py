@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equimodal.choosing.cost import Cost
 from equimodal.choosing.late import weighed
-from equimodal.choosing.train import Training
+from equimodal.choosing.training import Training
 from equimodal.compare.statistics import Estimate, Harm
 from equimodal.errors import SetupError
 
@@ -31,6 +33,7 @@ class Choice:
         harm: chances that it is worse; None as well.
         text: one paragraph.
         folder: of the results.
+        costs: by row, one training in plain joint trainings, and how many were spent on it.
     """
 
     method: str
@@ -39,6 +42,7 @@ class Choice:
     harm: Harm | None
     text: str
     folder: Path
+    costs: Mapping[str, Cost] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.text}\n\n    {self.line}\n\nModel: {self.folder / MODEL}; all rows: " + str(

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from equimodal.choosing.anew import Anew
 from equimodal.choosing.build import build_of, folds_for
-from equimodal.choosing.candidate import JOINT, Candidate, baselines, candidates, trials
-from equimodal.choosing.train import Training
+from equimodal.choosing.candidate import JOINT, Trial, baselines, candidates, trials
+from equimodal.choosing.training import Training
 from equimodal.errors import MatchError, SetupError, StepError
 from equimodal.system.files import write_whole
 
@@ -28,24 +29,27 @@ def probe(spec: dict[str, Any], folder: Path) -> None:
     """
     torch.set_num_threads(spec["threads"])
     path = Path(spec["path"]) if spec["path"] else None
-    built = build_of(spec["build"], 0, path)
-    folds, pool = folds_for(spec["build"], path, spec["few"])
+    start = time.monotonic()
+    make = Anew(build_of(spec["build"], 0, path))
+    beginning, built = time.monotonic() - start, make.built
+    folds, pool = folds_for(spec["build"], path, spec["few"], built.splits)
     modalities = list(built.encoders)
     named = candidates(built.epochs, spec["names"])
     lacking, running = {}, []
     for candidate in [*baselines(modalities), *named]:
-        if reason := _lacking(candidate, spec, folder, modalities):
+        if reason := _lacking(trials(candidate, 1, modalities)[0], spec, folder, make):
             lacking[candidate.label] = reason
         elif candidate in named:
             running.append(candidate)
-    start = time.monotonic()
+    seconds, length = 0.0, _length(built.train)
     if JOINT not in lacking:  # else that is what will be said
-        _steps(next(iter(trials(baselines(modalities)[0], 1, modalities))), spec, folder, TIMED)
-    seconds = (time.monotonic() - start) / TIMED
+        joint = trials(baselines(modalities)[0], 1, modalities)[0]
+        many = max(1, min(TIMED, length))
+        seconds = _steps(joint, spec, folder, make, many) / many
     said = {
         "modalities": modalities,
         "epochs": built.epochs,
-        "seconds": seconds * _length(built.train) * built.epochs,
+        "seconds": beginning + seconds * length * built.epochs,
         "validation": _samples(built.val),
         "folds": folds,
         "pool": pool,
@@ -55,11 +59,9 @@ def probe(spec: dict[str, Any], folder: Path) -> None:
     write_whole(folder / "result.json", json.dumps(said, indent=1) + "\n")
 
 
-def _lacking(
-    candidate: Candidate, spec: dict[str, Any], folder: Path, modalities: list[str]
-) -> str | None:
+def _lacking(trial: Trial, spec: dict[str, Any], folder: Path, make: Anew) -> str | None:
     try:
-        _steps(trials(candidate, 1, modalities)[0], spec, folder, 1)
+        _steps(trial, spec, folder, make, 0)
     except (SetupError, MatchError, StepError) as error:
         return str(error)
     except Exception as error:  # whatever a model does to a method, the others are tried
@@ -67,11 +69,16 @@ def _lacking(
     return None
 
 
-def _steps(trial: Any, spec: dict[str, Any], folder: Path, many: int) -> None:
+def _steps(trial: Trial, spec: dict[str, Any], folder: Path, make: Anew, many: int) -> float:
+    """Take a step, in which a method looks at the model, and return how long so many more take."""
     run = {**spec, "methods": trial.methods(), "rate": 1.0, "seed": 0, "late": False, "tried": True}
-    trained = Training(run, folder)
+    trained = Training(run, folder, make)
     try:
-        trained.take(many)
+        trained.take(1)
+        start = time.monotonic()
+        if many:
+            trained.take(many)
+        return time.monotonic() - start
     finally:
         trained.balancer.detach()
 

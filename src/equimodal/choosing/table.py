@@ -7,12 +7,24 @@ from statistics import fmean
 from typing import Any
 
 from equimodal.choosing.candidate import JOINT
-from equimodal.choosing.race import Entrant, Raced
+from equimodal.choosing.confirm import Confirmed
+from equimodal.choosing.cost import Cost
+from equimodal.choosing.race import Raced
 from equimodal.compare.statistics import Estimate, crossed, difference, estimate
 from equimodal.report.page import Page, Section, rendered
 from equimodal.report.picture import Cell, Table, number, share
 
-COLUMNS = ("row", "lr", "validation", "test", f"against {JOINT}", "rounds", "time")
+COLUMNS = (
+    "row",
+    "lr",
+    "validation",
+    "test",
+    f"against {JOINT}",
+    "rounds",
+    "cost",
+    "trainings",
+    "spent",
+)
 
 
 def against(ours: Sequence[Mapping[str, Any]], joint: Sequence[Mapping[str, Any]]) -> Estimate:
@@ -31,22 +43,13 @@ def against(ours: Sequence[Mapping[str, Any]], joint: Sequence[Mapping[str, Any]
     return difference([each["score"] for each in ours], [each["score"] for each in joint])
 
 
-def table(
-    raced: Raced,
-    rows: Sequence[Entrant],
-    val: Mapping[str, Sequence[float]],
-    tests: Mapping[str, Sequence[Mapping[str, Any]]],
-    costs: Mapping[str, float],
-    shares: bool,
-) -> Table:
+def table(raced: Raced, confirmed: Confirmed, costs: Mapping[str, Cost], shares: bool) -> Table:
     """Return those confirmed first, the best on top, then how far the others came.
 
     Args:
         raced: all rows.
-        rows: those confirmed on fresh seeds.
-        val: their scores on validation data.
-        tests: what they said on test data.
-        costs: duration of a training against joint training, by row.
+        confirmed: those confirmed on fresh seeds.
+        costs: by row.
         shares: whether scores are shares of samples.
     """
 
@@ -58,8 +61,13 @@ def table(
         )
         return Cell(f"{found.mean:{sign}.4g}", found.mean, bounds)
 
-    made = []
-    ordered = sorted(rows, key=lambda row: -fmean(val[row.label]))
+    def paid(label: str) -> list[Cell]:
+        found = costs.get(label, Cost(None, 0))
+        many = number(float(found.trainings), ".0f")
+        return [number(found.training, ".1f"), many, number(found.spent, ".0f")]
+
+    made, val, tests = [], confirmed.val, confirmed.tests
+    ordered = sorted(confirmed.rows, key=lambda row: -fmean(val[row.label]))
     for row in ordered:
         test = estimate([each["score"] for each in tests[row.label]])
         versus = against(tests[row.label], tests[JOINT])
@@ -71,7 +79,7 @@ def table(
                 cell(test),
                 Cell("") if row.label == JOINT else cell(versus, "+"),
                 Cell("all", float("inf")),
-                number(costs.get(row.label), ".1f"),
+                *paid(row.label),
             ]
         )
     others = {row.label: row for row in [*raced.baselines, *raced.entrants.values()]}
@@ -86,7 +94,7 @@ def table(
                     Cell(""),
                     Cell(""),
                     number(float(row.reached), ".0f"),
-                    number(costs.get(row.label), ".1f"),
+                    *paid(row.label),
                 ]
             )
     strong = frozenset(n for n, row in enumerate(ordered) if row.label == JOINT)
@@ -101,13 +109,20 @@ def markdown(found: Table) -> str:
 
 
 def page(
-    title: str, text: str, line: str, plan: str, found: Table, lacking: Mapping[str, str]
+    title: str,
+    text: str,
+    beware: str,
+    line: str,
+    plan: str,
+    found: Table,
+    lacking: Mapping[str, str],
 ) -> str:
     """Return a choice as an HTML page.
 
     Args:
         title: what was chosen for.
         text: the recommendation.
+        beware: of the validation split.
         line: of code.
         plan: what was trained.
         found: all rows.
@@ -118,4 +133,4 @@ def page(
     sections = [Section("rows", "All rows", f"{plan} Rates are factors.", tables=[found])]
     if reasons:
         sections.append(Section("out", "What could not run", tables=[out], folded=True))
-    return rendered(Page(title, line, text, sections=sections))
+    return rendered(Page(title, line, text, notices=[beware] if beware else (), sections=sections))

@@ -14,7 +14,6 @@ from equimodal.method import Method
 from equimodal.methods.registry import find
 
 FEW = 200  # validation samples, below which they move scores by themselves
-MISLEADING = 0.1  # by which validation may be better than test before it is said
 
 
 def line(methods: Sequence[tuple[str, Mapping[str, Any]]], rate: float, epochs: int) -> str:
@@ -74,22 +73,22 @@ def on_validation(probed: Mapping[str, Any], own: bool) -> str:
 def paragraph(
     decision: Decision,
     val: Mapping[str, Sequence[float]],
-    test: Mapping[str, Sequence[float]],
     versus: Estimate | None,
     chances: Harm | None,
     shares: bool,
     confirmed: bool = True,
+    cost: float | None = None,
 ) -> str:
     """Say what to use, how much it brings, what the risk is, and what it is not told apart from.
 
     Args:
         decision: by validation.
         val: scores of each row on fresh seeds.
-        test: the same rows on test data.
         versus: the winner's difference to joint training on test data; None if that is the winner.
         chances: of the winner, to be worse.
         shares: whether scores are shares of samples, to be spelt in points.
         confirmed: whether there were fresh seeds.
+        cost: of a training of the winner, in plain joint trainings; None if it is not known.
     """
     seeds = len(val[JOINT])
     unit = 100.0 if shares else 1.0
@@ -125,6 +124,8 @@ def paragraph(
             f"Chance that it is worse on average: {chances.average:.0%}; in a single training: "
             f"{chances.single:.0%}."
         )
+    if winner != JOINT and cost is not None:
+        sentences.append(f"A training costs {cost:.1f} plain joint ones.")
     if alike := [label for label in decision.alike if label != winner]:
         base = fmean(val[JOINT])
         listed = ", ".join(
@@ -135,11 +136,6 @@ def paragraph(
     alone = [label for label in val if label.endswith(" alone") and label in decision.alike]
     if alone and not winner.endswith(" alone"):
         sentences.append(f"One modality may be enough: {alone[0]}.")
-    if shares and test and fmean(val[winner]) - fmean(test[winner]) > MISLEADING:
-        sentences.append(
-            f"Beware of the validation split: {winner} has {fmean(val[winner]):.1%} there and "
-            f"{fmean(test[winner]):.1%} on test data, so that choices by it may mislead."
-        )
     if winner == LATE:
         sentences.append("Its weights are in choice.json; `equimodal predict` applies them.")
     return " ".join(sentences)

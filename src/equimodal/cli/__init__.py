@@ -10,7 +10,7 @@ from importlib import import_module
 
 from equimodal import __version__
 from equimodal.cli.spoken import told
-from equimodal.commanded import hear
+from equimodal.commanded import hearing
 from equimodal.errors import (
     BalanceWarning,
     DivergedError,
@@ -43,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     It is 0, 1 if the command could not do all of its work, 2 for wrong use, or 130 when it was
     interrupted.
     """
-    hear()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_help())
@@ -57,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SetupError(unknown("command", name, COMMANDS))
         command = import_module(f"equimodal.cli.{name}")
         warnings.formatwarning = _warned  # after Lightning, which sets its own
-        status: int = command.run(rest)
+        with hearing():
+            status: int = command.run(rest)
+            sys.stdout.flush()  # while an interruption can still be one
     except (SetupError, MatchError, StepError, ImportError) as error:
         told(str(error))
         return USAGE_ERROR

@@ -118,10 +118,24 @@ def _serve(modules: set[str]) -> None:
 
 
 def _work(task: Task, lock: Lock | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whatever a library makes of what is blocked
     # By an exception: what is half written is removed on the way.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _end_in_finalizers()
     threading.Thread(target=_live_with_parent, daemon=True).start()
     sys.exit(perform(task))
+
+
+def _end_in_finalizers() -> None:
+    """Let an end that comes within a finalizer be one: Python would print it, and go on."""
+    shown = sys.unraisablehook
+
+    def ended(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, SystemExit):
+            os._exit(128 + signal.SIGTERM)
+        shown(unraisable)
+
+    sys.unraisablehook = ended
 
 
 def _live_with_parent() -> None:

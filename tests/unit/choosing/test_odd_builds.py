@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equimodal as eq
+from equimodal import data
+from equimodal.choosing.anew import Anew
 from equimodal.choosing.build import Build, build_of
 from equimodal.choosing.late import weighed
 from equimodal.choosing.probe import probe
-from equimodal.choosing.train import Training, train
+from equimodal.choosing.train import train
+from equimodal.choosing.training import Training
+from equimodal.training import Settings
 from support import stranger
 
 SPEC: dict[str, Any] = {
@@ -102,3 +109,48 @@ def test_training_knows_when_answers_have_a_rule(odd: dict[str, Any], tmp_path: 
         trained = Training({**SPEC, "methods": [(name, {})]}, tmp_path)
         trained.balancer.detach()
         assert trained.ruled is ruled
+
+
+@pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
+def test_the_probe_builds_and_loads_once(
+    odd: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    loaded: list[str] = []
+    original, load = stranger.odd, data.Source.load
+    monkeypatch.setattr(stranger, "odd", lambda: made.append(original()) or made[-1])
+    monkeypatch.setattr(data.Source, "load", lambda self: loaded.append(self.name) or load(self))
+    names = ["ogm", "umt", "masam", "pmr"]  # of which one trains teachers, one moves weights
+    probe({**SPEC, "names": names, "few": 0}, tmp_path)
+    assert len(made) == 1
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["labels"] == names
+    assert 0 < found["seconds"] < 60
+    source = {"name": "mfeat", "options": {"modalities": ["mor", "fou"]}}
+    settings = asdict(Settings(epochs=1, batch_size=400))
+    ours = {"source": source, "settings": settings, "encoder": "small"}
+    probe({**SPEC, "build": ours, "names": ["g2d"], "few": 900}, tmp_path)
+    assert loaded == ["mfeat"]
+    assert json.loads((tmp_path / "result.json").read_text())["folds"] == 5
+
+
+@pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
+@pytest.mark.parametrize("name", ["ogm", "umt", "masam"])
+def test_what_a_trial_has_changed_is_put_back(name: str, tmp_path: Path) -> None:
+    make = Anew(build_of("support.stranger:odd", 0))
+    before = copy.deepcopy(make.built.model.state_dict())
+    groups = copy.deepcopy([each.state_dict()["param_groups"] for each in make.built.optimizers])
+    trained = Training(
+        {**SPEC, "methods": [(name, {})], "rate": 2.0, "tried": True}, tmp_path, make
+    )
+    trained.take(2)
+    trained.balancer.detach()
+    assert any(not torch.equal(before[n], v) for n, v in make.built.model.state_dict().items())
+    built = make()
+    assert all(torch.equal(before[n], value) for n, value in built.model.state_dict().items())
+    for optimizer, was in zip(built.optimizers, groups, strict=True):
+        assert not optimizer.state_dict()["state"]
+        assert optimizer.state_dict()["param_groups"] == was
+    assert all(each.grad is None for each in built.model.parameters())
+    hooks = [m._forward_hooks or m._forward_pre_hooks for m in built.model.modules()]
+    assert not any(hooks)
