@@ -34,7 +34,8 @@ TERMS = (
     "Test accuracy in %: mean [95% t interval] over paired seeds, and the paired difference to "
     "joint; table.md has its interval for other test samples too. Columns of modalities: read "
     "through the joint head, or models of their own (alone, ensemble). Epochs, and what is in "
-    "parentheses, are chosen on the validation split."
+    "parentheses, are chosen on the validation split. Cost: of one training, in joint trainings, "
+    "counted in operations and not timed; each value to choose from took as much again."
 )
 
 
