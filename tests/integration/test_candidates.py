@@ -8,11 +8,13 @@ import pytest
 
 import equimodal as eq
 from equimodal import data
+from equimodal.choosing.candidate import candidates
 from equimodal.cli import main
 from equimodal.compare import Entry, Run, main_job, rows_of
 from equimodal.compare import candidates as module
-from equimodal.compare.runs import with_rates
+from equimodal.compare.runs import chosen, with_rates
 from equimodal.compare.task import task_of
+from equimodal.report.plan import entries_of
 from equimodal.training import Settings
 
 SPLITS = data.load("mfeat", modalities=("pix", "mor", "fou"))
@@ -116,6 +118,15 @@ def test_the_command_says_what_is_left_out(
     # Joint training is done already.
     assert main([*command, "--methods=[pmr]", "--rows=[joint]"]) == 0
     assert "Left out" not in capsys.readouterr().out
+    # All methods and compositions; what it takes is said before it begins.
+    assert main([*command, "--full", "--rows=[joint, ge+multi-loss]"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.split("ge+multi-loss")[1].split()[2] == "1.0", "its cost"
+    assert " ".join(shown.err.split()).startswith(
+        "2 runs: 2 rows (1 of them compositions) over 1 seed. Finished: 1. At the pace of joint "
+        "training here, about 1 minute on 1 workers; more for rows that cost more. 1 of 2 runs"
+    )
+    assert max(map(len, shown.err.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -126,10 +137,11 @@ def test_the_command_says_what_is_left_out(
         ("--methods=[]", "--methods: expected one or more"),
         ("--methods=[pmrr]", "did you mean 'pmr'?"),
         ("--methods=everything", "unknown method 'everything'"),
+        ("--full --methods=all", "--full takes all methods: give --full or --methods, not both"),
     ],
 )
 def test_what_is_refused(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*COMMAND, option]) == 2
+    assert main([*COMMAND, *option.replace(" --", "\n--").split("\n")]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -142,11 +154,29 @@ def test_compositions_are_rows_by_their_names() -> None:
     run = Run(pair.label, pair.method, pair.choices()[0], 0)
     assert [method.name for method in run.make()] == ["ogm", "multi-loss"]
     with pytest.raises(
-        eq.SetupError, match=r"mmpareto\+mslr cannot be compared here: needs factors"
+        eq.SetupError, match=r"mmpareto\+unimodal cannot be compared here: needs modality"
     ):
-        rows_of(["mmpareto+mslr"], SPLITS)
+        rows_of(["mmpareto+unimodal"], SPLITS)
     with pytest.raises(eq.SetupError, match="did you mean 'ogm'"):
         rows_of(["ogn+multi-loss"], SPLITS)
+
+
+def test_a_part_of_a_composition_has_the_choices_that_it_has_alone() -> None:
+    (_, entry), _ = rows_of(["mslr+multi-loss"], SPLITS)
+    (_, alone), _ = rows_of(["mslr"], SPLITS)
+    assert entry.choices() == [{"mslr": options} for options in alone.choices()]
+    assert len(entry.choices()) == 6
+    runs = [Run(entry.label, entry.method, options, 0) for options in entry.choices()]
+    assert entries_of(runs) == [entry], "the report finds the row again"
+    assert chosen(entry.label, runs[1].options) == "mslr+multi-loss (pix 0.3)"
+    assert runs[0].make()[0].factors == {"pix": 0.1}
+
+
+def test_the_compositions_of_choosing_are_tried_beside_all_methods() -> None:
+    names = [each.label for each in candidates(1) if len(each.methods) > 1]
+    entries, lacking = rows_of(None, SPLITS, more=names)
+    assert set(names) <= {entry.label for entry in entries}, lacking
+    assert len({entry.label for entry in entries}) == len(entries)
 
 
 def test_a_row_may_choose_its_learning_rate_too() -> None:

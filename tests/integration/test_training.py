@@ -104,6 +104,7 @@ def test_resumed_equals_uninterrupted(make: Any, tmp_path: Path) -> None:
     resumed = fit(SPLITS, make(), QUICK, out=tmp_path / "broken", resume=True, tensorboard=False)
     assert resumed.history == straight.history
     assert resumed.test == straight.test
+    assert resumed.operations == straight.operations > 0
 
 
 def test_a_run_goes_on_from_its_last_epoch_not_from_its_best(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 import time
@@ -10,15 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from equimodal.choosing.candidate import candidates
 from equimodal.cli import INTERRUPTED
 from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
 from equimodal.cli.folders import kept, new_or_existing_folder
 from equimodal.cli.parser import Parser
 from equimodal.cli.progress import progress
 from equimodal.cli.source import add_data, folder_name, several, source_of
-from equimodal.cli.text import described
+from equimodal.cli.text import described, wrapped
 from equimodal.compare import Comparison, Entry, main_job, rows_of, verdict
 from equimodal.compare import Progress as State
+from equimodal.compare.foreseen import foreseen, seconds_of_joint
 from equimodal.compare.runs import ALPHAS, with_rates
 from equimodal.compare.tables import for_terminal
 from equimodal.errors import SetupError, unknown
@@ -34,7 +37,8 @@ TERMS = (
     "Test accuracy in %: mean [95% t interval] over paired seeds, and the paired difference to "
     "joint; table.md has its interval for other test samples too. Columns of modalities: read "
     "through the joint head, or models of their own (alone, ensemble). Epochs, and what is in "
-    "parentheses, are chosen on the validation split."
+    "parentheses, are chosen on the validation split. Cost: of one training, in joint trainings, "
+    "counted in operations and not timed; each value to choose from took as much again."
 )
 
 
@@ -44,8 +48,9 @@ def run(arguments: Sequence[str]) -> int:
         "compare",
         "Train unimodal, joint, multi-loss, OGM, GE and OGM-GE models over paired seeds, choose "
         "alpha by validation accuracy, and report test accuracy with intervals, as a table and a "
-        "figure; --methods compares others. Interrupted, the same command goes on where it was; "
-        "with more seeds, rows or alphas it adds to what is there.",
+        "figure; --methods compares others, --full all and compositions of them, which takes "
+        "hours where the default takes minutes. Interrupted, the same command goes on where it "
+        "was; with more seeds, rows or alphas it adds to what is there.",
     )
     add_data(parser)
     parser.add("--out", type=Path, default=None, help="folder for the results [results/DATA]")
@@ -58,6 +63,12 @@ def run(arguments: Sequence[str]) -> int:
         type=Literal["all"] | list[str],
         default=None,
         help="all that can run here by default, or some, as [mla, ogm-ge+multi-loss] [those above]",
+    )
+    parser.add(
+        "--full",
+        action="store_true",
+        help="all methods that can run here, and the compositions that `equimodal choose` tries: "
+        "each on every seed, to the end; how many runs that is, and about how long, is said first",
     )
     parser.add("--rows", type=list[str], default=None, help="some rows, as [joint, ogm] [all]")
     parser.add("--encoder", type=Encoder, default="small", help="what encodes a modality")
@@ -86,25 +97,31 @@ def run(arguments: Sequence[str]) -> int:
     folder = new_or_existing_folder(options.out or Path("results", folder_name(splits)))
     entries = main_job(splits.modalities, options.alphas)
     left_out: dict[str, str] = {}
-    if options.methods is not None:
-        named = None if options.methods == "all" else options.methods
-        entries, left_out = rows_of(named, splits, options.alphas, settings, options.encoder)
+    if options.methods is not None or options.full:
+        named = None if options.methods in ("all", None) else options.methods
+        how = (options.alphas, settings, options.encoder)
+        composed = [c.label for c in candidates(1) if len(c.methods) > 1] if options.full else []
+        entries, left_out = rows_of(named, splits, *how, composed)
     if rates := _rates(options.lr, settings.suited(splits.card.name).lr or 0.0):
         entries = [with_rates(entry, rates) for entry in entries]
     comparison = Comparison(
         source,
-        _chosen(entries, options.rows, options.methods is not None),
+        _chosen(entries, options.rows, options.methods is not None or options.full),
         folder,
         range(options.seeds),
         settings,
         encoder=options.encoder,
     )
+    if options.full:
+        print(_foreseen(comparison, options), file=sys.stderr, flush=True)
     with kept(folder):
         return _compare(comparison, options, left_out)
 
 
 def _check(options: Any) -> None:
     """Refuse what makes no comparison, by the names of the options."""
+    if options.full and options.methods is not None:
+        raise SetupError("--full takes all methods: give --full or --methods, not both")
     for name in ("seeds", "workers"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -121,6 +138,16 @@ def _check(options: Any) -> None:
     for alpha in options.alphas:
         if not 0 <= alpha < math.inf:
             raise SetupError(f"--alphas: expected numbers of 0 or more, found {alpha}")
+
+
+def _foreseen(comparison: Comparison, options: Any) -> str:
+    """Say what the comparison will take."""
+    workers = None if options.engine != "local" else options.workers or os.cpu_count() or 1
+    how = (comparison.splits, comparison.settings, options.encoder)
+    runs, missing = len(comparison.runs), comparison.missing()
+    seconds = seconds_of_joint(*how, workers) if missing else 0.0
+    seeds = len(comparison.seeds)
+    return wrapped(foreseen(comparison.entries, seeds, runs - missing, seconds, workers))
 
 
 def _rates(given: str | float | list[float] | None, usual: float) -> list[float]:

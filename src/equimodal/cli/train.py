@@ -18,7 +18,7 @@ from equimodal.cli.progress import Lines
 from equimodal.cli.source import add_data, folder_name, several, source_of
 from equimodal.errors import SetupError
 from equimodal.methods import OGMGE
-from equimodal.methods.supplied import TEACHERS, Recipe
+from equimodal.methods.supplied import TEACHERS, Recipe, takes_teachers
 from equimodal.system.extras import require
 from equimodal.training import (
     Encoder,
@@ -106,12 +106,15 @@ def run(arguments: Sequence[str]) -> int:
 
     try:
         with kept(out):
+            taught = None
             if isinstance(method, Recipe):
+                taught = out / TEACHERS if takes_teachers(method.kind) else None
                 method = method.make(settings.epochs or 1, splits.modalities, teachers)
             again: Result | None = None
             if options.refit:
                 refuse_held_out(method)
                 fresh = copy.deepcopy((method, model))
+            how["taught"] = taught
             result = fit(splits, method, settings, model, out=out, callbacks=lines(), **how)
             if options.refit:
                 how["out"] = out / FOLDER

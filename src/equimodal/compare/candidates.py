@@ -27,6 +27,7 @@ def rows_of(
     alphas: Sequence[float] = ALPHAS,
     settings: Settings | None = None,
     encoder: Encoder = "small",
+    more: Sequence[str] = (),
 ) -> tuple[list[Entry], dict[str, str]]:
     """Return a row for every method that can run, with the settings it has by default.
 
@@ -40,6 +41,7 @@ def rows_of(
         alphas: to choose from for OGM and OGM-GE.
         settings: how to train.
         encoder: what encodes a modality.
+        more: compositions that are tried beside all methods, where none are named.
 
     Returns:
         The rows, and for each method that cannot run what it lacks; none of the latter if the
@@ -51,7 +53,7 @@ def rows_of(
     settings = (settings or Settings()).suited(splits.card.name)
     job = main_job(splits.modalities, alphas)
     usual = dict.fromkeys(entry.method for entry in job)
-    names = [*usual, *(name for name in available() if name not in usual)]
+    names = [*usual, *(name for name in available() if name not in usual), *more]
     wanted = names if methods is None else [REFERENCE, *methods]
     rows = {
         name: entry_of(name, find(name.split("+")[0]), splits.modalities, settings.epochs or 1)

@@ -27,13 +27,13 @@ class Entry:
         options: its arguments; of several, by their names. `RATE` among them is the learning rate.
             An argument that is an object is ``{"class_path": ..., "init_args": {...}}``.
         grid: values of arguments to choose from, by their names. A value is a number, or one for
-            each of some modalities.
+            each of some modalities; of several methods, all arguments of one of them.
     """
 
     label: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
-    grid: Mapping[str, tuple[float | dict[str, float], ...]] = field(default_factory=dict)
+    grid: Mapping[str, tuple[float | dict[str, Any], ...]] = field(default_factory=dict)
 
     def choices(self) -> list[dict[str, Any]]:
         """Return the options of every point of the grid; the options alone without one."""
@@ -116,7 +116,7 @@ def chosen(label: str, options: Mapping[str, Any]) -> str:
     >>> chosen("ogm", {"alpha": 0.3}), chosen("mslr", {"factors": {"audio": 0.1}})
     ('ogm (alpha 0.3)', 'mslr (audio 0.1)')
     """
-    parts = [f"({name.split('.', 1)[-1]} {each:g})" for name, each in numbers(options).items()]
+    parts = [f"({name.rsplit('.', 1)[-1]} {each:g})" for name, each in numbers(options).items()]
     return " ".join([label, *parts])
 
 
@@ -146,7 +146,9 @@ def entry_of(name: str, kind: type[Method], modalities: Sequence[str], epochs: i
     """
     if "+" in name:
         parts = {each: entry_of(each, find(each), modalities, epochs) for each in name.split("+")}
-        return Entry(name, name, {each: row.options for each, row in parts.items() if row.options})
+        fixed = {each: row.options for each, row in parts.items() if row.options and not row.grid}
+        grid = {each: tuple(row.choices()) for each, row in parts.items() if row.grid}
+        return Entry(name, name, fixed, grid)
     if name == "mslr":
         slower = tuple({modality: factor} for modality in modalities for factor in SLOWED)
         return Entry(name, name, grid={"factors": slower})

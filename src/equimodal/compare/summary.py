@@ -11,6 +11,7 @@ import numpy as np
 
 from equimodal.compare.runs import Entry, Run, chosen
 from equimodal.compare.statistics import Estimate, crossed, difference, estimate
+from equimodal.training.cost import relative
 from equimodal.training.result import Result
 
 REFERENCE = "joint"
@@ -33,6 +34,8 @@ class Row:
             does not hold which samples were right.
         modalities: accuracy of each modality alone on the test split: read through the joint head,
             or of models of single modalities.
+        cost: of a training, in joint trainings, over the seeds that both have; None where it was
+            not counted.
     """
 
     entry: Entry
@@ -44,6 +47,7 @@ class Row:
     versus: Estimate | None
     sampled: Estimate | None
     modalities: dict[str, Estimate]
+    cost: float | None = None
 
     @property
     def label(self) -> str:
@@ -101,6 +105,10 @@ def summarised(
                 versus=versus,
                 sampled=sampled,
                 modalities=_modalities(entry, found, modalities),
+                cost=relative(
+                    [found[seed].operations for seed in shared],
+                    [joint[seed].operations for seed in shared],
+                ),
             )
         )
     order = [entry.label for entry in entries]

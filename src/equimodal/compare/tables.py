@@ -77,12 +77,14 @@ def as_csv(rows: Sequence[Row], modalities: Sequence[str]) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Return the columns that every table has; seeds only where some are not finished."""
+    """Return the columns of the first table; seeds only where some are not finished."""
     columns = {
         "method": [row.label for row in rows],
         "accuracy": [f"{row.accuracy}" for row in rows],
         "against joint": ["" if row.versus is None else f"{row.versus:+}" for row in rows],
     }
+    if any(row.cost for row in rows):
+        columns["cost"] = ["" if row.cost is None else f"{row.cost:.1f}" for row in rows]
     if any(row.missing for row in rows):
         columns["seeds"] = [f"{len(r.results)}/{len(r.results) + r.missing}" for r in rows]
     return columns

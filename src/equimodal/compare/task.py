@@ -13,7 +13,7 @@ import torch
 from equimodal import data
 from equimodal.compare.runs import RATE, Run
 from equimodal.compare.subject import Subject, usual
-from equimodal.compare.teaching import teachers_of_seed
+from equimodal.compare.teaching import folder_of_seed, teachers_of_seed
 from equimodal.methods.supplied import TEACHERS, takes_teachers
 from equimodal.tasks import Task, note
 from equimodal.training import Encoder, Settings, fit
@@ -80,9 +80,12 @@ def train_run(spec: dict[str, Any], folder: Path) -> None:
     subject = Subject(**spec["subject"])
     splits = subject.load(data.Source(**spec["source"]))
     model = subject.make(splits, run.seed)
-    supplied = {}
+    supplied: dict[str, Any] = {}
+    taught = None
     if any(map(takes_teachers, run.kinds)):
-        supplied[TEACHERS] = teachers_of_seed(splits, settings, model, Path(spec["teachers"]))
+        of_all = Path(spec["teachers"])
+        supplied[TEACHERS] = teachers_of_seed(splits, settings, model, of_all)
+        taught = folder_of_seed(of_all, run.seed)
     fit(
         splits,
         run.make(**supplied),
@@ -93,5 +96,6 @@ def train_run(spec: dict[str, Any], folder: Path) -> None:
         tensorboard=False,
         callbacks=[Noting(folder)],
         workers=spec["readers"],
+        taught=taught,
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

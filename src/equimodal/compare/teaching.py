@@ -12,6 +12,11 @@ from equimodal.tasks import locked
 from equimodal.training import Settings, train_teachers
 
 
+def folder_of_seed(folder: Path, seed: int) -> Path:
+    """Return where the teachers of a seed are, in the folder of the teachers of all seeds."""
+    return folder / f"seed-{seed}"
+
+
 def teachers_of_seed(
     splits: Splits, settings: Settings, model: Multimodal, folder: Path
 ) -> dict[str, Teacher]:
@@ -25,7 +30,7 @@ def teachers_of_seed(
         model: as it is before training.
         folder: of the teachers of all seeds.
     """
-    own = folder / f"seed-{settings.seed}"
+    own = folder_of_seed(folder, settings.seed)
     own.mkdir(parents=True, exist_ok=True)
     with locked(own / "lock", "", patience=math.inf):
         made = train_teachers(splits, settings, model, out=own, resume=True, tensorboard=False)

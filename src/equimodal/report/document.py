@@ -30,6 +30,9 @@ TERMS = (
     "value in parentheses by its mean over the seeds; the test split plays no part in any choice.",
     "Columns of modalities: the accuracy of each read through the joint head; in rows of one "
     "modality, and of the ensemble, that of models of their own.",
+    "Cost: of one training in trainings of joint, counted in operations of forward and backward "
+    "passes (matrix products, convolutions, attention) with all that a method does between epochs "
+    "and its teachers; validation is left out.",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from equimodal.report.picture import joined
@@ -19,8 +19,10 @@ def usable(found: dict[str, Any], modalities: Sequence[str]) -> Result:
     Raises:
         UnreadableError: something that is read from it later is missing or of another kind.
     """
-    names = [each.name for each in fields(Result)]
-    lacking = [name for name in names if name not in found]
+    names = [each.name for each in fields(Result) if each.name in found]
+    lacking = [
+        each.name for each in fields(Result) if each.name not in names and each.default is MISSING
+    ]
     if lacking:
         raise UnreadableError(f"it has no {joined(lacking)}")
     for name in ("val", "test"):
@@ -39,9 +41,10 @@ def usable(found: dict[str, Any], modalities: Sequence[str]) -> Result:
     found["best_epoch"] = int(number_in(found["best_epoch"]) or 0)
     versions = found["versions"] if isinstance(found["versions"], dict) else {}
     found["versions"] = {name: str(version) for name, version in versions.items()}
+    found["operations"] = number_in(found.get("operations"))
     for name in ("data", "fingerprint", "method"):
         found[name] = str(found[name])
-    return Result(**{name: found[name] for name in names})
+    return Result(**{name: found[name] for name in (*names, "operations") if name in found})
 
 
 def odd(result: Result) -> dict[str, str]:

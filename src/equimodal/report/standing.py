@@ -50,18 +50,21 @@ def results_table(rows: Sequence[Row], modalities: Sequence[str]) -> Table:
     """Return the rows of a comparison with their intervals; seeds only where some are missing."""
     missing = any(row.missing for row in rows)
     sampled = any(row.sampled for row in rows)
+    costs = any(row.cost for row in rows)
     columns = ["method", "accuracy", f"against {REFERENCE}", *([SAMPLED] if sampled else [])]
     columns += ["standing", "macro-F1", *modalities]
-    columns += [*(["seeds"] if missing else []), "epoch", "seconds"]
+    columns += [*(["seeds"] if missing else []), "epoch", *(["cost"] if costs else []), "seconds"]
     return Table(
         "Test results in per cent: mean over the seeds, with 95% t interval",
         columns,
-        [_row(row, modalities, missing, sampled) for row in rows],
+        [_row(row, modalities, missing, sampled, costs) for row in rows],
         frozenset(n for n, row in enumerate(rows) if row.entry.label == REFERENCE),
     )
 
 
-def _row(row: Row, modalities: Sequence[str], missing: bool, sampled: bool) -> list[Cell]:
+def _row(
+    row: Row, modalities: Sequence[str], missing: bool, sampled: bool, costs: bool
+) -> list[Cell]:
     many = len(row.results)
     return [
         Cell(row.label, row.label),
@@ -76,6 +79,7 @@ def _row(row: Row, modalities: Sequence[str], missing: bool, sampled: bool) -> l
         ),
         *([Cell(f"{many} of {many + row.missing}", float(many))] if missing else []),
         number(fmean(result.best_epoch + 1 for result in row.results.values()), ".0f"),
+        *([number(row.cost, ".1f")] if costs else []),
         number(fmean(result.seconds for result in row.results.values()), ".0f"),
     ]
 

@@ -27,6 +27,7 @@ from equimodal.integrations.lightning import Balance
 from equimodal.method import Method
 from equimodal.nn import Multimodal, segment_cross_entropy
 from equimodal.training.claim import Claim
+from equimodal.training.counting import Counting
 from equimodal.training.diverged import Finite, marked, refuse_diverged
 from equimodal.training.engine import Until, interruptible, precision, quiet
 from equimodal.training.history import History
@@ -51,6 +52,7 @@ def fit(
     workers: int = 0,
     source: Source | None = None,
     until: int | None = None,
+    taught: Path | None = None,
 ) -> Result:
     """Train a model by a method, and evaluate the epoch that is best on the validation split.
 
@@ -69,6 +71,7 @@ def fit(
             them again.
         until: evaluate this epoch, counted from 0, and train no further: nothing is chosen, and
             the method gets no held-out data. See `refit`.
+        taught: folder of the run of the method's teachers: what it cost counts too.
 
     Raises:
         SetupError: `out` holds a run and `resume` is not set, or a run with other settings; or a
@@ -120,7 +123,7 @@ def fit(
         if not _readable(last):
             claim.path.unlink(missing_ok=True)  # of a run that did not finish its first epoch
         claim.write()
-        history = History()
+        history, counting = History(), Counting()
         best = ModelCheckpoint(
             folder / "checkpoints",
             "best",
@@ -138,8 +141,8 @@ def fit(
             save_on_train_epoch_end=True,  # after the balancer has ended the epoch
             enable_version_counter=False,
         )
-        bars: list[Callback] = [RichProgressBar()] if progress else []
-        ends = [] if until is None else [Until(until)]
+        more: list[Callback] = [RichProgressBar()] if progress else []
+        more += [] if until is None else [Until(until)]
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             accelerator="auto",
@@ -148,7 +151,7 @@ def fit(
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.clip or None,
             logger=_loggers(folder, tensorboard),
-            callbacks=[balance, history, *callbacks, Finite(), best, every, *bars, *ends],
+            callbacks=counting.around(balance, history, *callbacks, Finite(), best, every, *more),
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -163,7 +166,8 @@ def fit(
         trainer.fit(module, train, loaders["val"], ckpt_path=resumed)
         if trainer.interrupted:
             raise KeyboardInterrupt
-        epochs = list(history.epochs)  # loading the best checkpoint takes the history back to it
+        epochs = list(history.epochs)  # loading the best checkpoint takes both back to it
+        operations = counting.operations(len(epochs), taught)
         (test,) = trainer.test(
             module, loaders["test"], ckpt_path=best.best_model_path, verbose=False
         )
@@ -180,6 +184,7 @@ def fit(
             seconds=time.monotonic() - start,
             versions=versions(),
             right="".join("01"[right] for right in torch.cat(module.right).tolist()),
+            operations=operations,
         )
         result.save(folder / "result.json")
     return result

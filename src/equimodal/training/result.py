@@ -26,6 +26,8 @@ class Result:
         versions: of the software.
         right: for each test sample in order, "1" where the answer was right and "0" where not; ""
             in results of earlier versions.
+        operations: floating-point operations of the training, as `equimodal.training.cost` counts
+            them, with those of teachers that were trained for it; None where not all are known.
     """
 
     data: str
@@ -39,6 +41,7 @@ class Result:
     seconds: float
     versions: dict[str, str]
     right: str = ""
+    operations: float | None = None
 
     def save(self, path: Path) -> None:
         """Write the result, so that a reader sees all of it or nothing."""

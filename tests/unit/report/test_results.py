@@ -13,6 +13,7 @@ import pytest
 from equimodal.compare.runs import Entry, Run, main_job
 from equimodal.compare.summary import read as read_results
 from equimodal.compare.summary import summarised
+from equimodal.compare.tables import for_terminal, markdown
 from equimodal.errors import SetupError
 from equimodal.methods.registry import available
 from equimodal.report.plan import entries_of
@@ -138,6 +139,38 @@ def test_a_result_that_cannot_be_used_is_left_out(
     (notice,) = [each for each in found.notices if each.startswith("ge (seed 1): ")]
     assert reason in notice
     assert [len(row.results) for row in found.rows if row.entry.label == "ge"] == [1]
+
+
+def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    for run in comparison(tmp_path):
+        path = tmp_path / "runs" / run.name / "result.json"
+        held = json.loads(path.read_text())
+        del held["right"], held["operations"]
+        path.write_text(json.dumps(held))
+    found = read(tmp_path)
+    assert {held.state for held in found.runs} == {"finished"}
+    assert {row.cost for row in found.rows} == {None}
+    assert "cost" not in results_table(found.rows, found.modalities).columns
+
+
+def test_costs_are_those_of_seeds_that_joint_training_has_too(tmp_path: Path) -> None:
+    """Means of operations; of a row with a grid those of the value that was chosen."""
+    spent = {"joint": [2e9, 4e9], "ge": [3e9, 3e9], "ensemble": [9e9, None]}
+    for run in comparison(tmp_path):
+        if run.label in spent:
+            path = tmp_path / "runs" / run.name / "result.json"
+            change(path, operations=spent[run.label][run.seed])
+    found = read(tmp_path)
+    costs = {row.entry.label: row.cost for row in found.rows}
+    assert (costs["joint"], costs["ge"], costs["ensemble"], costs["ogm"]) == (1, 1, 3, None)
+    page = results_table(found.rows, found.modalities)
+    place = page.columns.index("cost")
+    shown = {row[0].text: row[place].text for row in page.rows}
+    assert (shown["joint"], shown["ensemble"], shown["multi-loss"]) == ("1.0", "3.0", "")
+    printed, *_ = for_terminal(found.rows, found.modalities, 80)
+    assert [str(column.header) for column in printed.columns][3] == "cost"
+    assert [*printed.columns[3].cells][[*printed.columns[0].cells].index("ensemble")] == "3.0"
+    assert "| cost |" in markdown(found.rows, found.modalities).splitlines()[0]
 
 
 def test_metrics_that_are_no_numbers_are_said_once_and_shown(tmp_path: Path) -> None:
