@@ -8,6 +8,7 @@ from typing import Any
 
 from equimodal import commanded as _commanded  # noqa: F401 - first, before PyTorch is imported
 from equimodal import functional, methods
+from equimodal.attach.tokens import Tokens
 from equimodal.balancer import Balancer
 from equimodal.criterion import TokenLoss
 from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
@@ -225,6 +226,7 @@ __all__ = [
     "TensorNoise",
     "Thresholded",
     "TokenLoss",
+    "Tokens",
     "TorchJD",
     "TwoSided",
     "Uncertainty",

@@ -43,8 +43,11 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     judged = ledger.judged or judge(parts)
     evidence, coefficients = judged.evidence, judged.coefficients
     active = parts.active()
+    if parts.trunk is not None:
+        parts.notices.unseparated(parts.trunk.settle(parts.process_group))
     if parts.tracker.due(parts.steps):
         parts.tracker.gradients()
+        parts.tracker.latest |= {} if parts.trunk is None else parts.trunk.norms()
     if judged.scored:
         parts.tracker.judged(evidence[""], coefficients)
         parts.notices.unsound(evidence[""].log_scores)
@@ -54,6 +57,9 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     parts.notices.untouched(unreached, evidence[""])
     parts.modulation.on_gradients(coefficients, active, parts.steps)
     parts.methods.adjust(parts.attached.modalities, evidence, parts.epoch)
+    if parts.trunk is not None:
+        frozen = parts.methods.frozen(parts.epoch)
+        parts.trunk.on_gradients(coefficients, active, frozen, parts.steps)
     for parameter in _frozen(parts, ledger.reached):
         parameter.grad = None
     parts.own.prepare(scaler, parts.process_group, factor)
