@@ -66,6 +66,7 @@ class Ledger:
         judged: what was found of the gradients that are there before `modulate`, or None.
         modulated: the step between `modulate` and the optimizers' own, or None.
         restored: whether the evidence was loaded, and its gradients have not been looked at.
+        lacking: modalities that each of those micro-batches lacks, see `Pending`.
         others: called where it is dropped, to drop what else belongs to the gradients.
     """
 
@@ -84,6 +85,7 @@ class Ledger:
         self.judged: Judged | None = None
         self.modulated: Modulated | None = None
         self.restored = False
+        self.lacking: list[frozenset[str] | None] = []
         self.others: list[Callable[[], None]] = []
         self._lost = False  # whether evidence of this step went with gradients that were cleared
         self._modalities = modalities
@@ -173,6 +175,7 @@ class Ledger:
     def drop(self) -> None:
         """Drop what was backpropagated."""
         self.evidence, self.reached, self.judged = EvidenceSum(), None, None
+        self.lacking = []
         self._lost = False
         if self._separation is not None:
             self._separation.forget()
@@ -183,6 +186,7 @@ class Ledger:
         """Take in what belongs to losses that have just been backpropagated."""
         for record in records:
             self.evidence.add(record.scores, record.measured)
+            self.lacking.append(record.lacking)
         if reached is not None:
             if self.reached is None:
                 self.reached = Reached()

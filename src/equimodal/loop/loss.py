@@ -87,7 +87,8 @@ def own_losses(parts: Parts, own: OwnLosses) -> tuple[Tensor, Pending]:
     terms = {"joint": own.total()}
     scores = own.log_scores(parts.scores.temperature) if scored else None
     parts.tracker.losses(terms | own.means)
-    return own.trained(terms["joint"]), Pending(terms, scores, {})
+    pending = Pending(terms, scores, {}, lacking=own.lacking)
+    return own.trained(terms["joint"]), pending
 
 
 def refuse_misfit(parts: Parts, step: Step) -> None:

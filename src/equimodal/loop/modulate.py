@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from equimodal.composing.refusals import refuse_unfit
 from equimodal.errors import StepError
+from equimodal.loop.lacking import leave_alone
 from equimodal.loop.ledger import Judged
 from equimodal.loop.parts import Parts
 from equimodal.method import REST
@@ -51,6 +52,7 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     if judged.scored:
         parts.tracker.judged(evidence[""], coefficients)
         parts.notices.unsound(evidence[""].log_scores)
+    leave_alone(parts)
     unreached = parts.modulation.unreached(active)
     if unreached:
         parts.attached.modalities.refuse_changed()
