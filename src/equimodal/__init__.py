@@ -106,6 +106,7 @@ from equimodal.methods import (
     WeightedSequence,
     teachers_of,
 )
+from equimodal.modalities import Adapter
 from equimodal.noise import ElementNoise, Noise, TensorNoise
 from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
@@ -156,6 +157,7 @@ __all__ = [
     "UMT",
     "AMCo",
     "Ablation",
+    "Adapter",
     "AsymmetricWeights",
     "BalanceWarning",
     "Balancer",

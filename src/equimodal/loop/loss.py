@@ -55,6 +55,7 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
         refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)
     terms = parts.methods.terms(step)
+    parts.placeholders.look(step.target)
     if "joint" not in vars(step):
         step.criterion.follow(step.logits if step.outputs is None else step.outputs, step.target)
     probe = parts.scores.objective(step)

@@ -29,6 +29,7 @@ from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Handout
 from equimodal.loop.ledger import Ledger
 from equimodal.loop.notices import Notices
+from equimodal.loop.placeholders import Placeholders
 from equimodal.loop.replay import Replay
 from equimodal.loop.together import together
 from equimodal.loop.watching import watch
@@ -152,6 +153,7 @@ class Parts(ABC):
         self.replay: Replay | None = None
         self.earlier: Gradients | None = None
         self.notices = Notices(modalities, self.optimizers)
+        self.placeholders = Placeholders(self.attached.bare_model, criterion, self.notices.once)
         handles = self.methods.attach(self.attached.bare_model, modalities)
         self.tokens, source = tokens, self.modulation.source
         self.trunk = shared(
