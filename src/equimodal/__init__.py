@@ -8,6 +8,7 @@ from typing import Any
 
 from equimodal import commanded as _commanded  # noqa: F401 - first, before PyTorch is imported
 from equimodal import functional, methods
+from equimodal.attach.tokens import Tokens
 from equimodal.balancer import Balancer
 from equimodal.criterion import TokenLoss
 from equimodal.errors import BalanceWarning, MatchError, SetupError, StepError
@@ -105,6 +106,7 @@ from equimodal.methods import (
     WeightedSequence,
     teachers_of,
 )
+from equimodal.modalities import Adapter
 from equimodal.noise import ElementNoise, Noise, TensorNoise
 from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
@@ -155,6 +157,7 @@ __all__ = [
     "UMT",
     "AMCo",
     "Ablation",
+    "Adapter",
     "AsymmetricWeights",
     "BalanceWarning",
     "Balancer",
@@ -225,6 +228,7 @@ __all__ = [
     "TensorNoise",
     "Thresholded",
     "TokenLoss",
+    "Tokens",
     "TorchJD",
     "TwoSided",
     "Uncertainty",

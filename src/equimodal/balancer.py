@@ -75,6 +75,7 @@ class Balancer(Parts):
         micro_batches: how many losses at most are backpropagated per optimizer step, where it is
             known. With 1, methods whose factors follow from one micro-batch (AGM) put them into the
             loss and need no backward pass of their own.
+        tokens: which tokens of a trunk that modalities share belong to which: `eq.Tokens(...)`.
         process_group: ranks that train together; by default those of DistributedDataParallel or of
             the mesh of `fully_shard`. `eq.ALONE` where every rank trains a model of its own.
 

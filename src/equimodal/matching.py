@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equimodal.attach.adapted import refuse_replaced
 from equimodal.attach.call import Call
 from equimodal.attach.capture import Recorder
 from equimodal.attach.copying import without_graphs
@@ -68,6 +69,7 @@ class Attachment:
         self.head = find_head(self.bare_model, head)
         self.sharding = find_sharding(self.bare_model, self.head)
         self.modalities = Modalities(self.bare_model, encoders)
+        refuse_replaced(self.bare_model, self.modalities)
         self.criterion = criterion
         self.scores = scores
         self.recorder = Recorder(self.bare_model, self.modalities, self.head)

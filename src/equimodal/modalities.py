@@ -12,9 +12,10 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from equimodal.adapters import Adapter
 from equimodal.errors import SetupError, unknown
 
-Part = nn.Module | nn.Parameter | str
+Part = nn.Module | nn.Parameter | str | Adapter
 Encoder = Part | Sequence[Part]
 Encoders = Mapping[str, Encoder] | nn.ModuleDict
 
@@ -234,13 +235,22 @@ def _refuse_lazy(parts: Mapping[str, Sequence[nn.Module | nn.Parameter]]) -> Non
 
 def _parts(model: nn.Module, name: str, given: Encoder) -> tuple[nn.Module | nn.Parameter, ...]:
     entries: list[Any] = list(given) if isinstance(given, tuple | list) else [given]
-    parts = tuple(_part(model, f"encoders['{name}']", entry) for entry in entries)
+    where = f"encoders['{name}']"
+    parts = tuple(
+        part
+        for entry in entries
+        for part in (
+            entry.parameters(model, where)
+            if isinstance(entry, Adapter)
+            else [_part(model, where, entry)]
+        )
+    )
     if not parts:
         raise SetupError(f"encoders['{name}'] is empty: name at least one module")
     return parts
 
 
-def _part(model: nn.Module, where: str, given: Part) -> nn.Module | nn.Parameter:
+def _part(model: nn.Module, where: str, given: Any) -> nn.Module | nn.Parameter:
     parameters = dict(model.named_parameters(remove_duplicate=False))
     if isinstance(given, str) and given in parameters:
         return parameters[given]

@@ -44,7 +44,11 @@ class World:
     def __init__(self, ranks: bool = False) -> None:
         torch.manual_seed(0)
         self.model = Denoiser().double()
-        self.wrapped: nn.Module = DistributedDataParallel(self.model) if ranks else self.model
+        self.wrapped: nn.Module = (
+            DistributedDataParallel(self.model, find_unused_parameters=True)
+            if ranks
+            else self.model
+        )
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         m = self.model
         self.encoders = {"audio": [m.audio_in, m.audio_out], "video": [m.video_in, m.video_out]}
@@ -98,6 +102,8 @@ class World:
         means = [scores[n] / counts[n] for n in self.encoders if counts[n]]
         ratios = slow.ratios(means) if len(means) > 1 else [math.nan]
         found: dict[str, float] = {}
+        for module in self.encoders.get(lacking, []):  # what nobody has stays as it is
+            module.zero_grad()
         for name, mean, ratio in zip([n for n in scores if counts[n]], means, ratios, strict=True):
             k = 1.0 if math.isnan(ratio) else slow.thresholded(ratio, ALPHA)
             found |= {f"evidence/{name}": mean, f"coefficient/{name}": k}
@@ -177,7 +183,15 @@ def on_ranks(rank: int) -> tuple[Tensor, list[dict[str, float]]]:
         audio, video = batch(seed=seed)
         present = [{"video": torch.arange(6) % 3 > (0 if rank else -1)}]
         metrics.append(world.train(balancer, [(audio[rank::2], video[rank::2])], present))
-    return weights(world.model), metrics
+    trained = weights(world.model)
+    for lacking in ("video", "" if rank else "video"):  # both ranks, then one alone
+        before = weights(world.encoders["video"][1])
+        world.train(balancer, [(audio[rank::2], video[rank::2])], lacking=lacking)
+        metrics.append(
+            {"moved": float(not torch.equal(before, weights(world.encoders["video"][1])))}
+        )
+    metrics.append({"replica": weights(world.model).double().norm().item()})
+    return trained, metrics
 
 
 def test_two_ranks_equal_two_micro_batches() -> None:
@@ -192,6 +206,8 @@ def test_two_ranks_equal_two_micro_batches() -> None:
         for name, value in expected.items():
             assert first[1][seed][name] == pytest.approx(value, rel=1e-9)
     torch.testing.assert_close(first[0], weights(hand.model), rtol=1e-9, atol=1e-12)
+    assert [found["moved"] for found in first[1][3:5]] == [0, 1]  # what one rank has, trains
+    assert first[1][5] == second[1][5]
 
 
 def test_without_gradients_nothing_is_recorded() -> None:

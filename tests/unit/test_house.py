@@ -19,7 +19,7 @@ ROOT = PACKAGE.parent.parent
 # Lower rooms first: a module imports from its own room and from those of rows before it.
 ROOMS = [
     {"commanded", "errors"},
-    {"functional", "planning", "search", "system"},
+    {"adapters", "functional", "planning", "search", "system"},
     {"modalities", "noise", "criterion", "evidence"},
     {"attach"},
     {"step"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -51,8 +52,10 @@ def backpropagated(
         zeros = [record.zero.grad_fn for record in records if record.zero is not None]
         leads = reached(loss, zeros)
     parts.own.before_backward()
+    separated = contextlib.nullcontext() if parts.trunk is None else parts.trunk.backward()
     try:
-        _backpropagate(parts, loss, records, using or Tensor.backward)
+        with separated:
+            _backpropagate(parts, loss, records, using or Tensor.backward)
     except CheckpointError as error:
         raise StepError(
             "checkpointing recomputed something else than the forward had computed. Of the head, a "

@@ -16,13 +16,15 @@ from equimodal.evidence import Measured, Scored
 class Pending:
     """What belongs to a loss: its terms, and the evidence it adds once it is backpropagated.
 
-    `zero` is a part of it that is there for a reducer alone, and trains nothing.
+    `zero` is a part of it that is there for a reducer alone, and trains nothing; `lacking` are the
+    modalities that the micro-batch has no sample of, None where it came with logits.
     """
 
     terms: dict[str, Tensor]
     scores: Scored | None
     measured: dict[str, Measured]
     zero: Tensor | None = None
+    lacking: frozenset[str] | None = None
 
 
 class Handout:

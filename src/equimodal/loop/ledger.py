@@ -8,7 +8,7 @@ what `modulate` has decided about the update that is to follow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,8 @@ class Ledger:
         judged: what was found of the gradients that are there before `modulate`, or None.
         modulated: the step between `modulate` and the optimizers' own, or None.
         restored: whether the evidence was loaded, and its gradients have not been looked at.
+        lacking: modalities that each of those micro-batches lacks, see `Pending`.
+        others: called where it is dropped, to drop what else belongs to the gradients.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Ledger:
         self.judged: Judged | None = None
         self.modulated: Modulated | None = None
         self.restored = False
+        self.lacking: list[frozenset[str] | None] = []
+        self.others: list[Callable[[], None]] = []
         self._lost = False  # whether evidence of this step went with gradients that were cleared
         self._modalities = modalities
         self._optimizers = optimizers
@@ -171,14 +175,18 @@ class Ledger:
     def drop(self) -> None:
         """Drop what was backpropagated."""
         self.evidence, self.reached, self.judged = EvidenceSum(), None, None
+        self.lacking = []
         self._lost = False
         if self._separation is not None:
             self._separation.forget()
+        for forget in self.others:
+            forget()
 
     def add(self, records: Sequence[Pending], reached: Reached | None) -> None:
         """Take in what belongs to losses that have just been backpropagated."""
         for record in records:
             self.evidence.add(record.scores, record.measured)
+            self.lacking.append(record.lacking)
         if reached is not None:
             if self.reached is None:
                 self.reached = Reached()

@@ -11,6 +11,7 @@ from equimodal.composing.pairs import refuse_pairs
 from equimodal.composing.refusals import refuse_unfit, refuse_ungated
 from equimodal.composing.summed import summed
 from equimodal.epochs.redrive import narrowed
+from equimodal.errors import StepError
 from equimodal.loop.handout import Pending
 from equimodal.loop.own_losses import OwnLosses
 from equimodal.loop.parts import Parts
@@ -54,6 +55,7 @@ def of_step(parts: Parts, step: Step) -> tuple[Tensor, Pending]:
         refuse_pairs(step, parts.methods, parts.scores)
     parts.make_modules(step.shapes)
     terms = parts.methods.terms(step)
+    parts.placeholders.look(step.target)
     if "joint" not in vars(step):
         step.criterion.follow(step.logits if step.outputs is None else step.outputs, step.target)
     probe = parts.scores.objective(step)
@@ -86,13 +88,19 @@ def own_losses(parts: Parts, own: OwnLosses) -> tuple[Tensor, Pending]:
     terms = {"joint": own.total()}
     scores = own.log_scores(parts.scores.temperature) if scored else None
     parts.tracker.losses(terms | own.means)
-    return own.trained(terms["joint"]), Pending(terms, scores, {})
+    pending = Pending(terms, scores, {}, lacking=own.lacking)
+    return own.trained(terms["joint"]), pending
 
 
 def refuse_misfit(parts: Parts, step: Step) -> None:
     """Refuse a step in which a method that acts cannot do what it is to do."""
     if step.autocast or step.compiled:
         refuse_unfit(parts.methods, mixed=step.autocast, compiled=step.compiled)
+    if parts.trunk is not None and step.compiled:
+        raise StepError(
+            "eq.Tokens separates gradients by hooks on layers, which compiled code does not run: "
+            "leave the model uncompiled, or leave tokens= out"
+        )
     if step.gates is None and parts.attached.recorder.boundary.training:
         drops = ("gate", "order") if parts.batch is not None and parts.batch[1] else ("gate",)
         refuse_ungated(parts.acting(), drops)

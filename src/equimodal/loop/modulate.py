@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from equimodal.composing.refusals import refuse_unfit
 from equimodal.errors import StepError
+from equimodal.loop.lacking import leave_alone
 from equimodal.loop.ledger import Judged
 from equimodal.loop.parts import Parts
 from equimodal.method import REST
@@ -43,17 +44,24 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
     judged = ledger.judged or judge(parts)
     evidence, coefficients = judged.evidence, judged.coefficients
     active = parts.active()
+    if parts.trunk is not None:
+        parts.notices.unseparated(parts.trunk.settle(parts.process_group))
     if parts.tracker.due(parts.steps):
         parts.tracker.gradients()
+        parts.tracker.latest |= {} if parts.trunk is None else parts.trunk.norms()
     if judged.scored:
         parts.tracker.judged(evidence[""], coefficients)
         parts.notices.unsound(evidence[""].log_scores)
+    leave_alone(parts)
     unreached = parts.modulation.unreached(active)
     if unreached:
         parts.attached.modalities.refuse_changed()
     parts.notices.untouched(unreached, evidence[""])
     parts.modulation.on_gradients(coefficients, active, parts.steps)
     parts.methods.adjust(parts.attached.modalities, evidence, parts.epoch)
+    if parts.trunk is not None:
+        frozen = parts.methods.frozen(parts.epoch)
+        parts.trunk.on_gradients(coefficients, active, frozen, parts.steps)
     for parameter in _frozen(parts, ledger.reached):
         parameter.grad = None
     parts.own.prepare(scaler, parts.process_group, factor)

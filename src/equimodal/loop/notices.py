@@ -79,6 +79,16 @@ class Notices:
             if evidence is None or counts[name] > 0:
                 self.once(message)
 
+    def unseparated(self, names: Sequence[str]) -> None:
+        """Parameters of a shared trunk have a gradient, and their layers were not called."""
+        if names:
+            self.once(
+                f"eq.Tokens: {', '.join(names[:3])}{', ...' if names[3:] else ''} have gradients "
+                "that did not come through a call of their layer, and are left as they are: layers "
+                "whose weight something else takes, such as nn.MultiheadAttention, cannot be "
+                "separated by tokens"
+            )
+
     def evaluating(self, model: nn.Module) -> None:
         """A loss is about to be trained on: look whether the model is in evaluation mode."""
         if not model.training:

@@ -77,6 +77,12 @@ class OwnLosses:
             )
         return total.clone()
 
+    @property
+    def lacking(self) -> frozenset[str]:
+        """The modalities that no sample has; a mask that is not on the CPU is waited for."""
+        masked = {name for name, mask in self.present.items() if not bool(mask.any())}
+        return frozenset(set(self.names) - set(self.losses) | masked)
+
     @once
     def means(self) -> dict[str, Tensor]:
         """Return the mean loss of every modality over the samples that have it; 0 of none."""

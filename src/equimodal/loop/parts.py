@@ -17,6 +17,7 @@ from equimodal.attach.call import Call
 from equimodal.attach.capture import leave
 from equimodal.attach.features import Given, Inputs
 from equimodal.attach.misfits import Head
+from equimodal.attach.tokens import Tokens
 from equimodal.composing.composition import Composition, modules_of
 from equimodal.composing.holding import hold, refuse_held
 from equimodal.composing.refusals import refuse_incapable
@@ -28,6 +29,7 @@ from equimodal.evidence import EvidenceSum
 from equimodal.loop.handout import Handout
 from equimodal.loop.ledger import Ledger
 from equimodal.loop.notices import Notices
+from equimodal.loop.placeholders import Placeholders
 from equimodal.loop.replay import Replay
 from equimodal.loop.together import together
 from equimodal.loop.watching import watch
@@ -50,6 +52,7 @@ from equimodal.update.optimizers import (
 )
 from equimodal.update.own import Factory, OwnOptimizer, leading, like
 from equimodal.update.separation import Separation
+from equimodal.update.shared import shared
 from equimodal.update.staged import say_untrained
 from equimodal.update.tracking import Tracker
 
@@ -67,6 +70,7 @@ class Parts(ABC):
         attached: the model with its hooks.
         methods: as one.
         modulation, separation, own, tracker: what happens to gradients and updates.
+        trunk: what happens to gradients of a shared trunk, by tokens; None without `tokens`.
         ledger: what belongs to the gradients that are there.
         handout: losses that were given to the user's loop.
         notices: what is said once.
@@ -101,6 +105,7 @@ class Parts(ABC):
         track_every: int = 0,
         epochs: int | None = None,
         micro_batches: int | None = None,
+        tokens: Tokens | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         if micro_batches is not None and micro_batches < 1:
@@ -127,7 +132,8 @@ class Parts(ABC):
             refuse_stream(train_loader)
         refuse_incapable(self.methods, ranks.world_size(self.process_group), sharding is not None)
         self.modulation = Modulation(self.methods.methods, modalities, NoiseSource(seed), sharding)
-        say_untrained(self.modulation, self.optimizers)
+        if tokens is None:  # a trunk may be all that trains
+            say_untrained(self.modulation, self.optimizers)
         judge(self.optimizers, self.modulation)
         combining = self.methods.owner("combine")
         static = isinstance(model, DistributedDataParallel) and model.static_graph
@@ -147,7 +153,18 @@ class Parts(ABC):
         self.replay: Replay | None = None
         self.earlier: Gradients | None = None
         self.notices = Notices(modalities, self.optimizers)
+        self.placeholders = Placeholders(self.attached.bare_model, criterion, self.notices.once)
         handles = self.methods.attach(self.attached.bare_model, modalities)
+        self.tokens, source = tokens, self.modulation.source
+        self.trunk = shared(
+            tokens,
+            self.attached.bare_model,
+            modalities,
+            self.methods.methods,
+            source,
+            handles,
+            sharding,
+        )
         self.ledger = Ledger(
             modalities,
             self.optimizers,
@@ -157,6 +174,8 @@ class Parts(ABC):
             self.notices,
             handles,
         )
+        if self.trunk is not None:
+            self.ledger.others.append(self.trunk.forget)
         self.notices.waiting = weakly(self._waiting)
         handles += hook_steps(self.optimizers, self._before_step, self._after_step)
         watch(self.notices)
@@ -235,6 +254,7 @@ class Parts(ABC):
             scores=copy.deepcopy(self.scores, {id(attached.head): None}),
             forward=self.forward,
             seed=self.seed,
+            tokens=None if self.tokens is None else self.tokens.on(attached.bare_model),
             process_group=self.process_group,
         )
 
