@@ -14,7 +14,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,26 +131,28 @@ def stepper(setting: Setting, method: eq.Method | None, epochs: int = 0) -> Call
     )
     again = method.overrides("perturb")  # else the loop of a user who needs one pass
 
-    def balanced() -> None:
+    def balanced(batch: Sequence[Tensor] = (*inputs, target)) -> None:
+        *given, wanted = batch
         for _ in balancer.passes() if again else range(1):
-            balancer.backward(balancer.loss(model(*inputs), target))
+            balancer.backward(balancer.loss(model(*given), wanted))
         balancer.modulate()
         optimizer.step()
         optimizer.zero_grad()
 
-    for _ in range(epochs):
-        if method.overrides("order"):
-            next(iter(balancer.batches(loader)))  # also to say that the loop goes through it
-        balanced()
-        balancer.end_epoch()
     if not method.overrides("order"):
+        for _ in range(epochs):
+            balanced()
+            balancer.end_epoch()
         return balanced
+    for _ in range(epochs):
+        balanced(next(iter(balancer.batches(loader))))
+        balancer.end_epoch()
     drawn = iter(balancer.batches(loader))
-    next(drawn)
+    batch = next(drawn)
 
     def step(held: Any = drawn) -> None:
         """While the iterator is held at a batch, that is the batch of the step."""
-        balanced()
+        balanced(batch)
 
     return step
 

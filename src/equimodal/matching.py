@@ -176,7 +176,7 @@ class Attachment:
         logits = leaves[path]
         same_shape = isinstance(given, Tensor) and given.shape == logits.shape
         self.criterion.tell(given if same_shape else logits, target)
-        call = replace(call, output=path, returned=logits, leaves=len(leaves))
+        call = replace(call, output=path, returned=logits.numel(), leaves=len(leaves))
         call = self.reader.narrowed(call, [logits])
         self.reader.resolve(call, [logits])
         if logits.requires_grad and not gradients:

@@ -114,6 +114,33 @@ def test_split_of_a_linear_head_adds_up_to_the_logits() -> None:
     torch.testing.assert_close(parts["a"] - without["a"], (bias / 3).expand(6, 4))
 
 
+@pytest.mark.parametrize("widths", [(3, 3, 3), (3, 5, 2)])
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_split_of_columns_is_that_of_slices(
+    widths: tuple[int, ...], graph: bool, shape: tuple[int, ...]
+) -> None:
+    features = {
+        f"m{i}": torch.tensor(generator.normal(size=(*shape, w))) for i, w in enumerate(widths)
+    }
+    whole = torch.tensor(generator.normal(size=(sum(widths), 4))).T.requires_grad_()
+    bias = torch.tensor(generator.normal(size=4))
+    slices = dict(zip(features, torch.split(whole, list(widths), dim=1), strict=True))
+    for given in (bias, None):
+        expected = eqf.split_linear(features, slices, given)
+        with torch.set_grad_enabled(graph):
+            found = eqf.split_columns(features, whole, given)
+        assert list(found) == list(expected)
+        for name, each in found.items():
+            torch.testing.assert_close(each, expected[name].detach().requires_grad_(graph))
+        if graph:
+            ours, theirs = (
+                torch.autograd.grad(sum(u.square().sum() for u in of.values()), whole)[0]
+                for of in (found, expected)
+            )
+            torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("shape", [(2,), (3, 4), (2, 3, 5, 5)])
 def test_noise_of_the_published_code_has_the_standard_deviation_of_the_tensor(
     shape: tuple[int, ...],

@@ -28,7 +28,7 @@ class Call:
         model: the arguments of the whole model, where it has no head.
         changes: of the tensors among these, before the model ran.
         output: where among the tensors that the head returned the user's logits are.
-        returned: that tensor, without its graph.
+        returned: how many elements that tensor has.
         leaves: how many tensors the head returned.
         gates: what the features were multiplied by before the head ran, by modality; None where
             nothing could do so.
@@ -43,7 +43,7 @@ class Call:
     model: Inputs = ((), {})
     changes: Versions = None
     output: Path = ()
-    returned: Tensor | None = None
+    returned: int | None = None
     leaves: int = 1
     gates: dict[str, Tensor] | None = None
     training: bool = True

@@ -175,11 +175,11 @@ class Recorder:
             latest = list(tensors(output))
             for path, tensor in latest:
                 if tensor is logits:  # known without the graph, which the compiler does not see
-                    return replace(call, output=path, returned=logits.detach())
+                    return replace(call, output=path, returned=logits.numel())
         calls: list[Call] = marked(logits, self._key)
         if not calls and latest:
             near = [leaf for leaf in latest if depends_on(logits, leaf[1])]
-            calls = [replace(call, output=path, returned=t.detach()) for path, t in near[:1]]
+            calls = [replace(call, output=path, returned=t.numel()) for path, t in near[:1]]
         if len({id(call.calls) for call in calls}) == 1:  # several outputs of one forward, joined
             return calls[0]
         role = f"the head ({type(self.boundary).__name__})" if self.head else "the model"
@@ -379,7 +379,7 @@ class Recorder:
         upstream = {tensor.grad_fn for tensor in recorded}
         if isinstance(output, Tensor) and output.requires_grad and output.grad_fn in upstream:
             output = output.view_as(output)  # a node of its own: the graph must not hold itself
-            mark(output, self._key, replace(call, returned=output.detach()))
+            mark(output, self._key, replace(call, returned=output.numel()))
             return output
         returned = list(tensors(output))
         if len(returned) > 1:  # an encoder's hidden states among them are upstream of its feature
@@ -387,7 +387,7 @@ class Recorder:
         call = replace(call, leaves=len(returned))
         for path, tensor in returned:
             if tensor.grad_fn is not None and tensor.grad_fn not in upstream:
-                mark(tensor, self._key, replace(call, output=path, returned=tensor.detach()))
+                mark(tensor, self._key, replace(call, output=path, returned=tensor.numel()))
         return None
 
 

@@ -146,7 +146,8 @@ class Criterion:
         # Binary and squared errors may have a weight for every sample, which fits one batch alone.
         if not together or (self._weighs and target.is_floating_point()):
             return torch.stack([self.per_sample(each.detach(), target) for each in logits])
-        stacked = torch.cat([each.detach() for each in logits])
+        with torch.no_grad():
+            stacked = torch.cat(list(logits))
         repeated = target.repeat(len(logits), *[1] * (target.ndim - 1))
         return self.per_sample(stacked, repeated).view(len(logits), -1)
 

@@ -31,7 +31,7 @@ from equimodal.functional.lfm import (
     mixture_first_divergence,
     weight_slope,
 )
-from equimodal.functional.linear import split_affine, split_linear
+from equimodal.functional.linear import split_affine, split_columns, split_linear
 from equimodal.functional.masam import alignment, along, displacement, progress
 from equimodal.functional.mbsd import self_distillation
 from equimodal.functional.mcr import scaled_gradient, supervised_contrast
@@ -178,6 +178,7 @@ __all__ = [
     "softened_divergence",
     "speed_difference",
     "split_affine",
+    "split_columns",
     "split_linear",
     "spread_centres",
     "supervised_contrast",

@@ -7,6 +7,7 @@ Each function maps ratios of any shape to coefficients of the same shape, and an
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,7 +21,8 @@ def thresholded_coefficient(ratio: Tensor, alpha: float) -> Tensor:
     >>> thresholded_coefficient(torch.tensor([0.5, 1.0, 2.0]), alpha=0.8)
     tensor([1.0000, 1.0000, 0.0783])
     """
-    return torch.where(ratio > 1, 1 - torch.tanh(alpha * _finite(ratio)), 1.0)
+    ahead = F.threshold(torch.nan_to_num(ratio, nan=0.0), 1, 0)  # tanh(0) is 0
+    return 1 - torch.tanh(alpha * ahead)
 
 
 def continuous_coefficient(ratio: Tensor, alpha: float) -> Tensor:

@@ -30,13 +30,11 @@ def log_score(losses: Tensor, ignored: Tensor | None = None, temperature: float 
     >>> log_score(torch.tensor([0.0, math.log(2.0)])).exp()  # two samples, probabilities 1 and 1/2
     tensor(1.5000)
     """
-    exponents = losses * (-1 / temperature)
-    unsound = losses
+    # 0 times an infinite loss is NaN, and stays so; the exponential of its negative would be 0
+    exponents = torch.sub(losses * 0, losses, alpha=1 / temperature)
     if ignored is not None:
-        unsound = losses.masked_fill(ignored, 0)
         exponents = exponents.masked_fill(ignored, -math.inf)
-    # 0 if every loss is finite, else NaN; multiplied before it is summed, which could overflow
-    return torch.logsumexp(exponents, dim=-1) + (unsound * 0).sum(dim=-1)
+    return torch.logsumexp(exponents, dim=-1)
 
 
 def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -54,7 +52,8 @@ def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tenso
 
     Returns:
         Ratios of shape ``(M,)``. NaN where they are not defined: the modality is absent, nothing
-        is there to compare it with, or a score involved is NaN.
+        is there to compare it with, or a score involved is NaN. Without counts also where its own
+        score is 0 and another is.
 
     >>> discrepancy_ratio(torch.tensor([6.0, 3.0]).log())
     tensor([2.0000, 0.5000])
@@ -62,15 +61,16 @@ def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tenso
     modalities = log_scores.shape[0]
     if modalities == 2 and counts is None:
         return (log_scores - log_scores.flip(0)).exp()
+    if counts is None:
+        # Exponentials of differences, not a difference of logarithms: equal scores then give
+        # exactly 1, where the coefficient of the paper jumps.
+        others = log_scores.repeat(2).as_strided((modalities - 1, modalities), (1, 1), 1)
+        return (others - log_scores).exp().mean(dim=0).reciprocal()
+    means = log_scores - counts.clamp(min=1).log()
     ignored = torch.eye(modalities, dtype=torch.bool, device=log_scores.device)
-    means = log_scores
-    if counts is not None:
-        means = log_scores - counts.clamp(min=1).log()
-        ignored = ignored | (counts <= 0)  # (M, M): row m, those that m is not compared with
+    ignored = ignored | (counts <= 0)  # (M, M): row m, those that m is not compared with
     others = means.expand(modalities, modalities).masked_fill(ignored, -math.inf)
-    # A mean of exponentials relative to their maximum, and not a difference of logarithms: equal
-    # scores then give exactly 1, where the coefficient of the paper jumps.
+    # Of means the largest may be that of nobody: relative to the maximum, 0/0 where none is left.
     peak = others.amax(dim=1).clamp(min=torch.finfo(means.dtype).min)
     mean = (others - peak[:, None]).exp().sum(dim=1) / (modalities - ignored.sum(dim=1))
-    ratio = (means - peak).exp() / mean
-    return ratio if counts is None else ratio.masked_fill(counts <= 0, math.nan)
+    return ((means - peak).exp() / mean).masked_fill(counts <= 0, math.nan)

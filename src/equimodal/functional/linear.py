@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,6 +28,41 @@ def split_linear(
     """
     share = None if bias is None else bias / len(weights)
     return {name: F.linear(features[name], weight, share) for name, weight in weights.items()}
+
+
+def split_columns(
+    features: Mapping[str, Tensor], weight: Tensor, bias: Tensor | None
+) -> dict[str, Tensor]:
+    """Return what `split_linear` does, of a weight whose columns are not cut apart yet.
+
+    Features of one shape share a product.
+
+    Args:
+        features: for each modality its feature z, shape ``(B, ..., d_m)``, in the order of columns.
+        weight: the head's weight, shape ``(C, sum of d_m)``.
+        bias: the head's bias, shape ``(C,)``, or None.
+
+    Returns:
+        For each modality its unimodal logits, shape ``(B, ..., C)``.
+    """
+    several, first = len(features), next(iter(features.values()))
+    alike = all(z.shape == first.shape and z.dtype == first.dtype for z in features.values())
+    if not alike or first.ndim != 2 or several * first.shape[1] != weight.shape[1]:
+        widths = [feature.shape[-1] for feature in features.values()]
+        slices = torch.split(weight, widths, dim=1)
+        return split_linear(features, dict(zip(features, slices, strict=True)), bias)
+    stacked = torch.stack(list(features.values()))
+    if torch.is_grad_enabled():
+        columns = weight.unflatten(1, (several, -1)).permute(1, 2, 0)
+    else:  # the same view in one operation, whose gradient would cost more
+        (down, along), width = weight.stride(), first.shape[1]
+        shape = (several, width, weight.shape[0])
+        columns = weight.as_strided(shape, (width * along, along, down))
+    if bias is None:
+        products = torch.bmm(stacked, columns)
+    else:
+        products = torch.baddbmm(bias, stacked, columns, beta=1 / several)
+    return dict(zip(features, products.unbind(), strict=True))
 
 
 def split_affine(alone: Mapping[str, Tensor], nothing: Tensor) -> dict[str, Tensor]:

@@ -75,11 +75,10 @@ class Split(Scores):
         if not self._linear:
             return self._differences(step)
         (linear,) = self._linear
-        slices = weight_slices(linear, self._order, step.features)
-        features = step.features
+        features = {name: step.features[name] for name in self._order}
         if not torch.is_autocast_enabled(linear.weight.device.type):  # a head may cast by itself
             features = {name: z.to(linear.weight.dtype) for name, z in features.items()}
-        return _shaped(functional.split_linear(features, slices, linear.bias), step)
+        return _shaped(functional.split_columns(features, linear.weight, linear.bias), step)
 
     def _differences(self, step: Step) -> dict[str, Tensor]:
         zeros = {name: torch.zeros_like(feature) for name, feature in step.features.items()}

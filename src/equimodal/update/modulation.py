@@ -200,6 +200,7 @@ class Modulation:
         """
         wanted: list[Wanted] = []
         scaled: list[tuple[list[Tensor], Tensor]] = []
+        each = {index: factors.unbind() for index, factors in coefficients.items()}
         for group in self.groups["gradient"]:
             members = [m for m in group.members if m.owned.parameter.grad is not None]
             if not members:
@@ -213,12 +214,11 @@ class Modulation:
                     Wanted(noise, member, gradient, gradient)
                     for member, gradient in zip(members, gradients, strict=True)
                 ]
-            scale = _scale(group, coefficients)
+            scale = _scale(group, each)
             if scale is not None:
                 scaled.append((gradients, scale))
         jobs = self._jobs(wanted)  # as strong as the gradient is before it is scaled
-        for gradients, scale in scaled:
-            torch._foreach_mul_(gradients, scale)
+        multiply(scaled)
         self.source.add_(jobs, step)
 
     def before_update(
@@ -243,10 +243,13 @@ class Modulation:
     @torch.no_grad()
     def on_updates(self, coefficients: Mapping[int, Tensor], active: set[int], step: int) -> None:
         """Scale the update that the optimizer has just made, then add noise to it."""
+        if not self.in_update_space:
+            return
         jobs: list[NoiseJob] = []
         slices: list[Wanted] = []
+        each = {index: factors.unbind() for index, factors in coefficients.items()}
         for group in self.groups["update"]:
-            scale = _scale(group, coefficients)
+            scale = _scale(group, each)
             noise = self._noise(group, active)
             for member in group.members:
                 old = self._snapshot.pop(member.owned.parameter, None)
@@ -384,6 +387,21 @@ class Modulation:
         return held
 
 
-def _scale(group: Group, coefficients: Mapping[int, Tensor]) -> Tensor | None:
+def multiply(scaled: Sequence[tuple[list[Tensor], Tensor]]) -> None:
+    """Multiply lists of tensors in place, each by a factor of shape ``()`` of its own.
+
+    On a CPU an operation is a loop over tensors, and one takes all lists; elsewhere it is one
+    launch where a single factor is for all of its tensors, so that each list has its own.
+    """
+    on_cpu = all(tensor.device.type == "cpu" for tensors, _ in scaled for tensor in tensors)
+    if on_cpu and len(scaled) > 1:
+        factors = [factor for tensors, factor in scaled for _ in tensors]
+        torch._foreach_mul_([tensor for tensors, _ in scaled for tensor in tensors], factors)
+        return
+    for tensors, factor in scaled:
+        torch._foreach_mul_(tensors, factor)
+
+
+def _scale(group: Group, coefficients: Mapping[int, Sequence[Tensor]]) -> Tensor | None:
     factors = [coefficients[i][group.modality] for i in group.scaling if i in coefficients]
     return math.prod(factors[1:], start=factors[0]) if factors else None

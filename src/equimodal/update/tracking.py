@@ -88,7 +88,9 @@ class Tracker:
         known = [self.latest.get(f"update_norm/{name}") for name in self.modalities.names]
         all_norms = [value for value in known if value is not None]
         if self._before and len(all_norms) == len(known):
-            self._note("update_ratio", functional.discrepancy_ratio(torch.stack(all_norms).log()))
+            norms = torch.stack(all_norms)  # counted, since several may have stood still
+            ratios = functional.discrepancy_ratio(norms.log(), torch.ones_like(norms))
+            self._note("update_ratio", ratios)
         self._before.clear()
 
     def forget(self) -> None:

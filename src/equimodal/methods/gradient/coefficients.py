@@ -12,7 +12,13 @@ from equimodal.errors import SetupError
 
 
 class Coefficient:
-    """Maps discrepancy ratios to coefficients of the same shape, NaN to 1."""
+    """Maps discrepancy ratios to coefficients of the same shape, NaN to 1.
+
+    Attributes:
+        negative: whether one may fall below 0.
+    """
+
+    negative = True
 
     def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
         raise NotImplementedError
@@ -22,6 +28,8 @@ class Coefficient:
 class Thresholded(Coefficient):
     """1 - tanh(alpha * ratio) above 1, else 1 (Peng et al., CVPR 2022)."""
 
+    negative = False
+
     def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
         return functional.thresholded_coefficient(ratio, alpha)
 
@@ -29,6 +37,8 @@ class Thresholded(Coefficient):
 @dataclass(frozen=True)
 class Continuous(Coefficient):
     """1 - alpha * tanh(ratio - 1) above 1, never below 0, else 1 (Wei et al., TPAMI 2024)."""
+
+    negative = False
 
     def __call__(self, ratio: Tensor, alpha: float) -> Tensor:
         return functional.continuous_coefficient(ratio, alpha)

@@ -97,8 +97,10 @@ class OGM(Method):
 
     def coefficients(self, evidence: Evidence) -> Tensor:
         ratios = evidence.ratios if self.smoothing == 0 else self._smooth_ratios(evidence)
+        coefficients = self.coefficient(ratios, self.alpha)
         # Also at 0: `TwoSided` with a large beta falls below, which would climb the loss.
-        return self.coefficient(ratios, self.alpha).clamp(min=self.floor)
+        bounded = self.floor > 0 or self.coefficient.negative
+        return coefficients.clamp(min=self.floor) if bounded else coefficients
 
     def commit(self) -> None:
         if self._proposed is not None:

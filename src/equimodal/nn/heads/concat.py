@@ -45,6 +45,6 @@ class Concat(FusionHead):
 
         The split is that of OGM-GE (Peng et al., CVPR 2022), with the bias shared equally.
         """
-        slices = torch.split(self.linear.weight, list(self.widths.values()), dim=1)
-        weights = dict(zip(self.widths, slices, strict=True))
-        return functional.split_linear(self.ordered(features), weights, self.linear.bias)
+        return functional.split_columns(
+            self.ordered(features), self.linear.weight, self.linear.bias
+        )
