@@ -39,7 +39,7 @@ from equimodal.functional.lfm import (
 from equimodal.functional.linear import split_affine, split_linear
 from equimodal.functional.masam import alignment, along, displacement, progress
 from equimodal.functional.mbsd import self_distillation
-from equimodal.functional.mcr import scaled_gradient, supervised_contrast
+from equimodal.functional.mcr import changed_prediction, scaled_gradient, supervised_contrast
 from equimodal.functional.midas import (
     misaligned_loss,
     misaligned_sources,
@@ -102,6 +102,7 @@ __all__ = [
     "blending_weights",
     "boosting_loss",
     "cggm_coefficients",
+    "changed_prediction",
     "circle_weights",
     "class_sums",
     "coalitions",

@@ -37,9 +37,10 @@ class AGM(Method):
 
     The response o of a modality is its Shapley value of the logits, from the head with the
     features of others replaced by zeros: any fusion. Above six modalities it is estimated, unless
-    the logits are a sum of parts, from arcs of a random circle of the modalities. r compares the losses of the responses in this
-    step, :math:`\tau` their running means before it (Li et al., ICCV 2023). The factors act on
-    all parameters, those of the head too, as the gradient reaches them through the responses.
+    the logits are a sum of parts, from arcs of a random circle of the modalities. r compares the
+    losses of the responses in this step, :math:`\tau` their running means before it (Li et al.,
+    ICCV 2023). The factors act on all parameters, those of the head too, as the gradient reaches
+    them through the responses.
 
     Args:
         alpha: how strongly a difference counts, 0 or more.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from equimodal import functional
 from equimodal.functional.agm import circle_weights, shapley_responses
 from equimodal.noise import mix
-from equimodal.scores import evaluation, weight_slices
-from equimodal.scores.rows import Head
+from equimodal.scores import evaluation
+from equimodal.scores.rows import Head, products
 from equimodal.step import Step
 
 EXACT = 6  # modalities up to which every coalition is asked: 2^M - 2 of them
@@ -51,7 +51,7 @@ class Responses:
         structure = self._head.structure(step)
         if structure.linear is not None:
             layer, order = structure.linear
-            return _products(step, layer, order)
+            return products(step, layer, order)
         modalities = len(step.names)
         if structure.affine:
             nothing, *alone = self._asked(step, [0, *(1 << m for m in range(modalities))]).unbind()
@@ -93,15 +93,6 @@ class Responses:
                 for of in zip(*there, strict=True)
             ]
         return torch.stack(answers)
-
-
-def _products(step: Step, layer: nn.Linear, order: Sequence[str]) -> Tensor:
-    features = step.gated
-    if not torch.is_autocast_enabled(layer.weight.device.type):  # a head may cast by itself
-        features = {name: z.to(layer.weight.dtype) for name, z in features.items()}
-    slices = weight_slices(layer, order, features)
-    parts = functional.split_linear(features, slices, layer.bias)
-    return torch.stack([parts[name].reshape(step.logits.shape) for name in step.names])
 
 
 def _circle(names: Sequence[str], seed: int) -> list[int]:
