@@ -116,7 +116,7 @@ class AGM(Method):
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         nothing = step.logits.new_zeros(())
-        if self._splits(step):
+        if not step.single and self._splits(step):
             with torch.no_grad():
                 self._responses = self._asked.of(step, 0)
             terms = {WHOLE: _as_it_is(step)}
@@ -218,6 +218,8 @@ class AGM(Method):
         """Return gradients of the whole loss, scaled as the responses that lead to them."""
         if modality in factors:
             return list(torch._foreach_mul(gradients, factors[modality]))
+        if not self._layer:
+            return gradients  # zeros: on no rank is this term used
         assert self._modalities is not None
         (layer,) = self._layer
         of = torch.stack([factors[name] for name in self._widths])

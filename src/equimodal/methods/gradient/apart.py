@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -54,26 +55,23 @@ def _source(node: Node) -> Node:
     if join is None or operation(join) != "Cat":
         return node
     cut: Any = node
-    rank = len(cut._saved_self_sym_sizes)
-    dim = signed(cut._saved_dim) % rank
-    if signed(join._saved_dim) % rank != dim:
+    sizes = cut._saved_self_sym_sizes
+    dim = signed(cut._saved_dim) % len(sizes)
+    if signed(join._saved_dim) % len(sizes) != dim:
         return node
-    return _joined(join, dim, (cut._saved_start, cut._saved_end), node)
+    return _joined(join, dim, sizes[dim]).get((cut._saved_start, cut._saved_end), node)
 
 
-def _joined(join: Node, dim: int, wanted: tuple[int, int], node: Node) -> Node:
-    """Return the node of the piece that lies in a place of a join, or the one given if none does.
+def _joined(join: Node, dim: int, length: int) -> dict[tuple[int, int], Node]:
+    """Return the nodes of the tensors in a join, by where they begin and end.
 
-    Pieces without a gradient have no length in the graph: places are counted from the start up to
-    the first of them, and from there on nothing is known.
+    A tensor without a gradient has no length in the graph: that of a single one is what is left.
     """
-    start = 0
     edges: tuple[Edge, ...] = join.next_functions
-    for source, output in edges:
-        if source is None:
-            return node
-        end = start + source._input_metadata[output].shape[dim]
-        if (start, end) == wanted:
-            return source
-        start = end
-    return node
+    lengths = [None if of is None else of._input_metadata[nr].shape[dim] for of, nr in edges]
+    left = length - sum(known for known in lengths if known is not None)
+    if lengths.count(None) > 1:
+        return {}
+    ends = list(itertools.accumulate(left if known is None else known for known in lengths))
+    places = zip([0, *ends], ends, strict=False)
+    return {place: node for place, (node, _) in zip(places, edges, strict=True)}
