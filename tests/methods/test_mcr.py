@@ -152,9 +152,18 @@ class ByHand:
             parameter.grad += side * gradient
 
 
-@pytest.mark.parametrize(("modalities", "strategy"), [(2, -1), (2, 0), (2, 1), (3, -1), (3, 1)])
-def test_equals_the_hand_written_training(modalities: int, strategy: int) -> None:
-    world, twin = World(modalities), World(modalities)
+def tanh(modalities: int) -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(8 * modalities, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize(
+    ("modalities", "strategy", "linear"),
+    [(2, -1, True), (2, 0, True), (2, 1, True), (3, -1, True), (3, 1, True), (3, -1, False),
+     (2, 1, False)],
+)  # fmt: skip
+def test_equals_the_hand_written_training(modalities: int, strategy: int, linear: bool) -> None:
+    world, twin = (World(modalities, head=None if linear else tanh(modalities)) for _ in range(2))
     method = MCR(
         importance=2.0, strategy=strategy, permutations=2, unimodal=0.5, reconstruction=0.7
     )

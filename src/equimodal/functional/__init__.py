@@ -1,6 +1,11 @@
 """The papers' equations as pure tensor functions: no modules, no state."""
 
-from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
+from equimodal.functional.agm import (
+    agm_coefficient,
+    circle_weights,
+    confidence_ratio,
+    shapley_responses,
+)
 from equimodal.functional.amco import mask_rate, reliance, unmasked
 from equimodal.functional.amss import drawn_filters, label_information, updated_shares
 from equimodal.functional.arl import asymmetric_weights
@@ -34,7 +39,7 @@ from equimodal.functional.lfm import (
 from equimodal.functional.linear import split_affine, split_columns, split_linear
 from equimodal.functional.masam import alignment, along, displacement, progress
 from equimodal.functional.mbsd import self_distillation
-from equimodal.functional.mcr import scaled_gradient, supervised_contrast
+from equimodal.functional.mcr import changed_prediction, scaled_gradient, supervised_contrast
 from equimodal.functional.midas import (
     misaligned_loss,
     misaligned_sources,
@@ -84,6 +89,7 @@ from equimodal.functional.valuation import (
     repetitions,
     resampling_rate,
     shapley_values,
+    weighted_sums,
 )
 
 __all__ = [
@@ -96,6 +102,8 @@ __all__ = [
     "blending_weights",
     "boosting_loss",
     "cggm_coefficients",
+    "changed_prediction",
+    "circle_weights",
     "class_sums",
     "coalitions",
     "confidence_excess",
@@ -196,4 +204,5 @@ __all__ = [
     "updated_shares",
     "weak_modality_weight",
     "weight_slope",
+    "weighted_sums",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from equimodal.functional.precision import at_least_single
 from equimodal.functional.valuation import shapley_values
 
 
@@ -29,7 +31,49 @@ def shapley_responses(logits: Tensor) -> Tensor:
     >>> shapley_responses(torch.tensor([1.0, 3.0, 5.0]))  # of the first, the second, both
     tensor([1.5000, 3.5000])
     """
+    logits = at_least_single(logits)
     return shapley_values(torch.cat([torch.zeros_like(logits[:1]), logits]))
+
+
+def circle_weights(circle: Sequence[int]) -> tuple[list[int], Tensor]:
+    r"""Weights of the coalitions that are arcs of a circle of the modalities.
+
+    .. math:: o_m = \frac{1}{2M} \sum_{\pi} \left( F(\pi_{<m} \cup \{m\}) - F(\pi_{<m}) \right)
+
+    over the 2M orders of joining that begin anywhere on the circle and go round it either way. Each
+    modality joins at every place twice, so that the responses sum to the logits of all; over random
+    circles their mean is the Shapley value. M (M - 1) coalitions in place of 2^M - 2.
+
+    Args:
+        circle: the numbers from 0 to M - 1, in the order of the circle; three or more.
+
+    Returns:
+        The arcs, each as a number of which bit m is set if it holds modality m; and the weights of
+        their logits, and last of those of all modalities, shape ``(M, arcs + 1)``, float64.
+
+    >>> arcs, weights = circle_weights([0, 1, 2])
+    >>> arcs
+    [1, 3, 2, 6, 4, 5]
+    >>> weights.sum(dim=0).abs() < 1e-12
+    tensor([ True,  True,  True,  True,  True,  True, False])
+    """
+    size = len(circle)
+    everything = 2**size - 1
+    arcs = [
+        sum(1 << circle[(start + step) % size] for step in range(length))
+        for start in range(size)
+        for length in range(1, size)
+    ]
+    place = {number: index for index, number in enumerate([*arcs, everything])}
+    weights = [[0.0] * len(place) for _ in circle]
+    for index, modality in enumerate(circle):
+        for length in range(size):
+            for before in (index - length, index + 1):  # the arc that it joins, on either side
+                arc = sum(1 << circle[(before + step) % size] for step in range(length))
+                weights[modality][place[arc | 1 << modality]] += 1 / (2 * size)
+                if arc:
+                    weights[modality][place[arc]] -= 1 / (2 * size)
+    return arcs, torch.tensor(weights, dtype=torch.float64)
 
 
 def confidence_ratio(losses: Tensor) -> Tensor:

@@ -41,14 +41,40 @@ def shapley_values(values: Tensor) -> Tensor:
     tensor([1.5000, 0.5000])
     """
     modalities = values.shape[0].bit_length() - 1
+    weights = _shapley_weights(modalities).to(values)
+    flat = values.reshape(len(values), -1)
+    if flat.is_floating_point():
+        total = weighted_sums(weights, flat)
+    else:  # whole numbers, which no device multiplies as matrices
+        total = (weights[:, :, None] * flat).sum(dim=1)
+    return total.view(modalities, *values.shape[1:]) / math.factorial(modalities)
+
+
+def _shapley_weights(modalities: int) -> Tensor:
+    """Return the weights of the subsets times M!, whole numbers, shape ``(M, 2**M)``."""
     members = coalitions(modalities)
     sizes = members.sum(dim=1).tolist()
     factorial = [math.factorial(number) for number in range(modalities + 1)]
     joining = [factorial[max(n - 1, 0)] * factorial[modalities - n] for n in sizes]
     staying = [-factorial[n] * factorial[max(modalities - n - 1, 0)] for n in sizes]
-    weights = torch.where(members, torch.tensor(joining)[:, None], torch.tensor(staying)[:, None])
-    weights = weights.to(values).T.reshape(modalities, -1, *[1] * (values.ndim - 1))
-    return (weights * values).sum(dim=1) / factorial[modalities]
+    return torch.where(members, torch.tensor(joining)[:, None], torch.tensor(staying)[:, None]).T
+
+
+def weighted_sums(weights: Tensor, values: Tensor) -> Tensor:
+    """Return several weighted sums of values, in the precision of these, also under autocast.
+
+    Args:
+        weights: shape ``(M, K)``.
+        values: shape ``(K, ...)``, floating point.
+
+    Returns:
+        Shape ``(M, ...)``.
+
+    >>> weighted_sums(torch.tensor([[1.0, 1.0], [0.5, 0.5]]), torch.tensor([1.0, 3.0]))
+    tensor([4., 2.])
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        return torch.tensordot(weights.to(values), values, dims=1)
 
 
 def contributions(correct: Tensor) -> Tensor:

@@ -66,6 +66,28 @@ def ask(question: Question) -> Structure:
     ) from failed
 
 
+def by_rows(question: Question, training: bool) -> bool:
+    """Whether every row of a head's answer follows from the same row of its features alone.
+
+    Twice as many rows must give twice the answers, in one mode, whatever the rows are.
+    """
+    device = next(iter(question.layout.read(question.inputs).values())).device
+    with torch.no_grad(), restored_states(device):
+        for dtype in (torch.float64, torch.float32, None):
+            try:
+                with _precision(device.type, dtype):
+                    tolerance = TOLERANCES.get(dtype, 0.0) if dtype else _own_tolerance(question)
+                    return all(
+                        Position(question, dtype, training, draw, False, draw > 0).by_rows(
+                            tolerance
+                        )
+                        for draw in range(DRAWS)
+                    )
+            except Exception:  # whatever a forward of the user's may raise: the next, or none
+                continue
+    return False
+
+
 def _asked(question: Question, dtype: torch.dtype | None) -> Structure:
     tolerance = TOLERANCES.get(dtype, 0.0) if dtype else _own_tolerance(question)
     try:

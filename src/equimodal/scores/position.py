@@ -104,6 +104,20 @@ class Position:
         by_means = frozenset(n for n in silent if self._heard_by_means(n, tolerance))
         return Findings(affine, linear if affine else None, heard, by_means)
 
+    def by_rows(self, tolerance: float) -> bool:
+        """Whether two sets of rows in one call are answered as in a call each."""
+        other = {
+            name: self._random_like(feature)
+            for name, feature in self.question.layout.read(self.question.inputs).items()
+        }
+        both = {name: torch.cat([self.features[name], other[name]]) for name in other}
+        apart = [self.answer(features).flatten() for features in (self.features, other)]
+        expected, found = torch.cat(apart), self.answer(both).flatten()
+        if self._drew or found.shape != expected.shape or not bool(expected.isfinite().all()):
+            return False
+        near = tolerance * _largest(expected - expected.mean()) + ROUNDING * _largest(expected)
+        return bool((found - expected).abs().max() <= near)
+
     def given_side_by_side(self) -> Linear | None:
         """Return the linear layer that makes the logits, where features cannot be replaced."""
         inputs = _each(self.question.inputs, self._random_like)

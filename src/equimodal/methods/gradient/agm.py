@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from equimodal.errors import SetupError
 from equimodal.evidence import Evidence
-from equimodal.functional.agm import agm_coefficient, confidence_ratio, shapley_responses
+from equimodal.functional.agm import agm_coefficient, confidence_ratio
 from equimodal.method import Capabilities, Method
+from equimodal.methods.gradient.apart import apart
+from equimodal.methods.gradient.responses import Responses
 from equimodal.methods.objective.counted import counted
 from equimodal.methods.window import checked_window
-from equimodal.scores import evaluation
+from equimodal.modalities import Modalities
+from equimodal.noise import mix
 from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
+from equimodal.system import ranks
+
+WHOLE = "whole"  # the term of the user's loss as it is
 
 
 class AGM(Method):
@@ -28,9 +36,11 @@ class AGM(Method):
         \kappa_m = \exp(\alpha \min(\tau_m - r_m, cap))
 
     The response o of a modality is its Shapley value of the logits, from the head with the
-    features of others replaced by zeros: any fusion. r compares the losses of the responses in this
-    step, :math:`\tau` their running means before it (Li et al., ICCV 2023). The factors act on
-    all parameters, those of the head too, as the gradient reaches them through the responses.
+    features of others replaced by zeros: any fusion. Above six modalities it is estimated, unless
+    the logits are a sum of parts, from arcs of a random circle of the modalities. r compares the
+    losses of the responses in this step, :math:`\tau` their running means before it (Li et al.,
+    ICCV 2023). The factors act on all parameters, those of the head too, as the gradient reaches
+    them through the responses.
 
     Args:
         alpha: how strongly a difference counts, 0 or more.
@@ -52,7 +62,7 @@ class AGM(Method):
     combines_rest = True
     modulates = False
     single_pass = True
-    capabilities = Capabilities(backwards="M - 1")
+    capabilities = Capabilities(backwards="M - 1, or 0")
 
     def __init__(
         self,
@@ -80,6 +90,11 @@ class AGM(Method):
         self.window = checked_window(window, "AGM")
         self.register_buffer("running", torch.empty(0))
         self.register_buffer("steps", torch.empty(0))
+        self._asked = Responses()
+        self._layer: tuple[nn.Linear, ...] = ()  # in a tuple: not a submodule of this one
+        self._widths: dict[str, int] = {}  # of the columns of a linear head, in their order
+        self._modalities: Modalities | None = None
+        self._taken = 0  # steps
         self._responses: Tensor | None = None  # of the micro-batch that is being measured
         self._factors: Tensor | None = None  # of the step that is being judged
         self._proposed: tuple[Tensor, Tensor] | None = None
@@ -87,12 +102,28 @@ class AGM(Method):
     running: Tensor
     steps: Tensor
 
+    def bind(self, names: tuple[str, ...], seed: int) -> None:
+        super().bind(names, seed)
+        self._asked = Responses()  # what was found is of another model
+
+    def attach(self, model: nn.Module, modalities: Modalities) -> Sequence[RemovableHandle]:
+        self._modalities = modalities
+        return ()
+
     def build(self, shapes: Shapes) -> None:
         self.running = torch.zeros(len(self.names), dtype=shapes.dtype)
         self.steps = torch.zeros(len(self.names), dtype=shapes.dtype)
 
     def objective(self, step: Step) -> dict[str, Tensor]:
-        responses = self.responses(step)
+        nothing = step.logits.new_zeros(())
+        if not step.single and self._splits(step):
+            with torch.no_grad():
+                self._responses = self._asked.of(step, 0)
+            terms = {WHOLE: _as_it_is(step)}
+            if ranks.world_size(step.process_group) > 1:  # all average the same list of terms
+                terms = {**dict.fromkeys(self.names, nothing), **terms}
+            return {"joint": nothing, **terms}
+        responses = self._asked.of(step, mix(self.seed, self._taken))
         self._responses = responses.detach()
         if step.single:
             return {"joint": step.loss(self._scaled(step, responses))}
@@ -102,7 +133,26 @@ class AGM(Method):
             # The value of the whole, and the gradient of this response alone.
             logits = step.logits.detach() + (response - response.detach())
             terms[name] = step.loss(logits) - (1 - share) * joint
-        return {"joint": step.logits.new_zeros(()), **terms}
+        if ranks.world_size(step.process_group) > 1:
+            terms[WHOLE] = nothing
+        return {"joint": nothing, **terms}
+
+    def _splits(self, step: Step) -> bool:
+        """Whether factors can wait until the gradients of the step are there.
+
+        They can where a linear layer makes the logits, on features that each come from an encoder
+        alone: then a modality's part of the logits leads to its encoder and to its columns of the
+        layer, and to nothing else but the bias, of which all have the same share.
+        """
+        layer = self._asked.linear(step)
+        if layer is None or not step.handed_on or torch.compiler.is_compiling():
+            return False
+        assert self._modalities is not None
+        rest = set(self._modalities.rest)
+        if any(p is not None and p not in rest for p in (layer.weight, layer.bias)):
+            return False
+        self._layer, self._widths = (layer,), self._asked.widths(step)
+        return apart(step.features, self._modalities)
 
     def _scaled(self, step: Step, responses: Tensor) -> Tensor:
         """Return the logits with the gradient of every response scaled by its factor.
@@ -152,24 +202,58 @@ class AGM(Method):
     def combine(self, modality: str, gradients: Mapping[str, list[Tensor]]) -> list[Tensor]:
         assert self._factors is not None
         factors = dict(zip(self.names, self._factors, strict=True))
-        scaled = [torch._foreach_mul(of, factors[name]) for name, of in gradients.items()]
+        scaled = [
+            self._by_place(modality, of, factors)
+            if name == WHOLE
+            else torch._foreach_mul(of, factors[name])
+            for name, of in gradients.items()
+        ]
+        if len(scaled) == 1:
+            return list(scaled[0])
         return [torch.stack(parts).sum(dim=0) for parts in zip(*scaled, strict=True)]
+
+    def _by_place(
+        self, modality: str, gradients: list[Tensor], factors: Mapping[str, Tensor]
+    ) -> list[Tensor]:
+        """Return gradients of the whole loss, scaled as the responses that lead to them."""
+        if modality in factors:
+            return list(torch._foreach_mul(gradients, factors[modality]))
+        if not self._layer:
+            return gradients  # zeros: on no rank is this term used
+        assert self._modalities is not None
+        (layer,) = self._layer
+        of = torch.stack([factors[name] for name in self._widths])
+        pieces = zip(of, self._widths.values(), strict=True)
+        columns = torch.cat([factor.expand(width) for factor, width in pieces])
+        there = [p for p in self._modalities.rest if p.requires_grad and p.grad is not None]
+        by_parameter = {layer.weight: columns, layer.bias: of.mean()}
+        return [
+            gradient * by_parameter[parameter] if parameter in by_parameter else gradient
+            for parameter, gradient in zip(there, gradients, strict=True)
+        ]
 
     def commit(self) -> None:
         if self._proposed is not None:
             (self.running, self.steps), self._proposed = self._proposed, None
+            self._taken += 1
 
-    def responses(self, step: Step) -> Tensor:
-        """Return the response of every modality, shape ``(M, *logits)``; they sum to the logits."""
-        everything = 2 ** len(step.names) - 1
-        with evaluation(step.boundary):  # BatchNorm and dropout of the head do not notice
-            coalitions = [
-                step.head(
-                    {
-                        name: feature if number >> index & 1 else torch.zeros_like(feature)
-                        for index, (name, feature) in enumerate(step.gated.items())
-                    }
-                )
-                for number in range(1, everything)
-            ]
-        return shapley_responses(torch.stack([*coalitions, step.logits]))
+    def get_extra_state(self) -> dict[str, int]:
+        return {"taken": self._taken}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._taken = int(state["taken"])
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}_extra_state", {"taken": 0})  # of versions without it
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _as_it_is(step: Step) -> Tensor:
+    """Return the user's loss, with the gradient of the mean over all samples.
+
+    The joint loss leaves out of its mean those that lost all modalities to gates.
+    """
+    if not step.thinned:
+        return step.joint
+    loss = step.loss(step.logits)
+    return step.joint.detach() + (loss - loss.detach())

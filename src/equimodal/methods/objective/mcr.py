@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equimodal.errors import SetupError
-from equimodal.functional.lfm import jensen_shannon_divergence
-from equimodal.functional.mcr import scaled_gradient, supervised_contrast
+from equimodal.functional.mcr import supervised_contrast
 from equimodal.functional.means import mean_counted
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Capabilities, Method
-from equimodal.methods.gradient.dgl import run_head
 from equimodal.methods.head_logits import head_logits
 from equimodal.methods.labels import class_labels
 from equimodal.methods.objective.counted import counted
+from equimodal.methods.objective.influence import Influences
 from equimodal.methods.objective.reconstruction import Reconstruction
 from equimodal.noise import mix
 from equimodal.readout import Readouts, feature_vectors, vector_width
@@ -51,7 +48,8 @@ class MCR(Method):
     Args:
         importance: weight :math:`\lambda_M` of the influences, 0 or more.
         strategy: k: -1 (greedy), 0 (independent) or 1 (collaborative).
-        permutations: of the batch per step, 1 or more; the head runs on all of them.
+        permutations: of the batch per step, 1 or more. Up to six modalities all sets S have them
+            all; above, four sets are drawn for each, whose mean stands for that of all.
         contrast: weight :math:`\lambda_C`, 0 or more. Above 0 all features must have one width.
         temperature: of the contrast, above 0.
         unimodal: weight :math:`\lambda_u` of the losses of a linear classifier per modality, 0 or
@@ -108,6 +106,11 @@ class MCR(Method):
         self.readouts = Readouts()
         self.reconstructions = nn.ModuleList()  # holds one, where it has a weight
         self._draws = 0
+        self._influence = Influences(strategy)
+
+    def bind(self, names: tuple[str, ...], seed: int) -> None:
+        super().bind(names, seed)
+        self._influence = Influences(self.strategy)  # what was found is of another model
 
     def build(self, shapes: Shapes) -> None:
         self.readouts.build(shapes, mix(self.seed, 1))
@@ -153,52 +156,12 @@ class MCR(Method):
 
     def _influences(self, step: Step, usable: Tensor | None) -> Tensor:
         """Return the sum of the losses L_S, with a graph in which every encoder takes its side."""
-        others = self._others(step)
-        complete = None if usable is None else usable.all(dim=0)
-        losses = []
-        for size in range(1, len(self.names)):
-            for permuted in itertools.combinations(self.names, size):
-                sources = {name: others[name] for name in permuted}
-                losses.append(-self._influence(step, sources, complete))
-        return torch.stack(losses).sum()
-
-    def _influence(
-        self, step: Step, sources: Mapping[str, Tensor], complete: Tensor | None
-    ) -> Tensor:
-        """Return how much the prediction changes with features from other samples, shape ``()``.
-
-        Args:
-            step: the micro-batch.
-            sources: for each permuted modality whose feature every sample gets, shape ``(P, B)``.
-            complete: which samples count, shape ``(B,)``, bool; all where None.
-        """
-        features = {
-            name: scaled_gradient(feature, 1 if name in sources else self.strategy)
-            for name, feature in step.gated.items()
-        }
-        own = torch.arange(step.size, device=step.logits.device).repeat(self.permutations)
-        rows = {name: sources[name].flatten() if name in sources else own for name in features}
-        fixed = {n: p.detach() for n, p in step.boundary.named_parameters()}
-        parameters = {} if self.strategy == 1 else fixed
-        logits = run_head(step, features, parameters)
-        changed = run_head(step, {n: f[rows[n]] for n, f in features.items()}, parameters)
-        divergences = jensen_shannon_divergence(
-            at_least_single(logits)[own], at_least_single(changed)
-        )
-        if complete is None:
-            return divergences.mean()
-        # The sample itself is among them: never are all modalities permuted.
-        return mean_counted(
-            divergences, torch.stack([complete[of] for of in rows.values()]).all(dim=0)
-        )
-
-    def _others(self, step: Step) -> dict[str, Tensor]:
-        """Return random permutations of the batch for every modality, shape ``(P, B)`` each."""
         generator = torch.Generator().manual_seed(mix(self.seed, self._draws))
         self._draws += 1
         shape = len(self.names), self.permutations, step.size
-        orders = torch.rand(shape, generator=generator).argsort(dim=2).to(step.logits.device)
-        return dict(zip(self.names, orders, strict=True))
+        orders = torch.rand(shape, generator=generator).argsort(dim=2)
+        complete = None if usable is None else usable.all(dim=0)
+        return self._influence.of(step, orders.to(step.logits.device), complete, generator)
 
 
 def _vectors(step: Step, name: str) -> Tensor:
