@@ -29,6 +29,7 @@ COMMANDS = {
     "choose": "find out which method to train with, on your own model",
     "predict": "what the chosen model answers",
     "diagnose": "which modality a trained model ignores, and whether to balance",
+    "blind": "which modalities a language model uses, by asking it without them",
     "report": "one HTML page about results",
     "methods": "list the methods and what each of them can do",
 }
