@@ -78,7 +78,7 @@ def chosen(folder: Path) -> Training:
 
 
 def predictions(folder: Path, split: str = "test") -> tuple[Tensor, Tensor]:
-    """Return what the chosen model answers on a split, and the targets.
+    """Return what the chosen model answers on a split, and the targets, ``(N, ...)`` each.
 
     Args:
         folder: of `choose`.
