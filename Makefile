@@ -3,6 +3,10 @@
 #   make demo    environment, installation, and the main job: methods compared on real data
 #   make test    environment, installation, and everything that CI checks
 #
+# and one for readers:
+#
+#   make docs    environment, installation, and the documentation as a site: build/site/html/index.html
+#
 # PYTHON chooses the interpreter, TORCH the build of PyTorch, VENV the folder of the environment.
 
 PYTHON ?= python3
@@ -13,7 +17,7 @@ WORKERS ?= 2
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types tests wheel clean
+.PHONY: demo docs test lint types tests wheel clean
 
 demo: $(VENV)/user
 	$(BIN)/equimodal compare watch --out results/watch
@@ -29,6 +33,10 @@ types: $(VENV)/dev
 
 tests: $(VENV)/dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+docs: $(VENV)/docs
+	$(BIN)/python docs/site/build.py
+	$(BIN)/python docs/site/browse.py
 
 wheel: $(VENV)/dev
 	$(BIN)/python scripts/check_wheel.py --torch $(TORCH)
@@ -46,6 +54,10 @@ $(VENV)/torch:
 
 $(VENV)/user: $(VENV)/torch pyproject.toml
 	$(PIP) --editable '.[all]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/torch pyproject.toml
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 $(VENV)/dev: $(VENV)/torch pyproject.toml

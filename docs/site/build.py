@@ -24,9 +24,8 @@ def main() -> int:
     out: Path = parser.parse_args().out
     begun = time.monotonic()
     stage(out / "pages")
-    here = str(Path(__file__).parent)
-    options = ["-b", "html", "-c", here, "-d", str(out / "read"), "-j", "2", "-q", "--fail-on-warning"]
-    status = build_main([*options, str(out / "pages"), str(out / "html")])
+    how = [f"-c{Path(__file__).parent}", f"-d{out / 'read'}", "-bhtml", "-j2", "-q"]
+    status = build_main([*how, "--fail-on-warning", str(out / "pages"), str(out / "html")])
     if not status:
         print(f"{out / 'html' / 'index.html'}, in {time.monotonic() - begun:.0f} s")
     return status

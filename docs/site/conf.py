@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import equimodal
 
 project = "equimodal"
-author = copyright = "The equimodal developers"
+author = copyright = "The equimodal developers"  # noqa: A001
 release = version = equimodal.__version__
 
 extensions = [
@@ -31,6 +31,7 @@ html_theme = "furo"
 html_title = f"equimodal {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/mark.svg"
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False
@@ -42,6 +43,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 maximum_signature_line_length = 88
+toc_object_entries = False  # each page has a copy of the whole tree: names in it take minutes
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -1,4 +1,4 @@
-"""Equations as MathML, which browsers draw by themselves: no script, and nothing from the network."""
+"""Equations as MathML, which browsers draw by themselves: no script, and no network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,27 @@ def mathml(latex: str, *, block: bool) -> str:
     >>> mathml(r"\rho > 1", block=False).count("<mi>")
     1
     """
-    # A line break or an alignment outside of an environment is what Sphinx calls a split equation.
+    # Lines outside of an environment are those of one: Sphinx writes it around them for TeX.
     if block and re.search(r"\\\\|&", latex) and r"\begin" not in latex:
         latex = rf"\begin{{aligned}}{latex}\end{{aligned}}"
     return convert(latex.strip(), display="block" if block else "inline")
+
+
+def parts(latex: str) -> list[str]:
+    r"""Return the equations of one line, which may stand below each other on a narrow screen.
+
+    >>> parts(r"a = b, \qquad c = \begin{cases} 1 & d \qquad e \end{cases}")
+    ['a = b,', 'c = \\begin{cases} 1 & d \\qquad e \\end{cases}']
+    """
+    found = [""]
+    depth = 0
+    for token in re.findall(r"\\[A-Za-z]+|\\.|.", latex, flags=re.DOTALL):
+        depth += (token in ("{", r"\begin", r"\left")) - (token in ("}", r"\end", r"\right"))
+        if token == r"\qquad" and not depth:
+            found.append("")
+        else:
+            found[-1] += token
+    return [each.strip() for each in found if each.strip()]
 
 
 def inline(writer: Any, node: nodes.math) -> None:
@@ -29,8 +46,9 @@ def inline(writer: Any, node: nodes.math) -> None:
 
 
 def displayed(writer: Any, node: nodes.math_block) -> None:
-    """Write an equation in a line of its own, which scrolls where the screen is narrow."""
-    writer.body.append(f'<div class="math">{mathml(node.astext(), block=True)}</div>\n')
+    """Write an equation in a line of its own; it breaks or scrolls on a narrow screen."""
+    drawn = "".join(f"<div>{mathml(each, block=True)}</div>" for each in parts(node.astext()))
+    writer.body.append(f'<div class="math">{drawn}</div>\n')
     raise nodes.SkipNode
 
 

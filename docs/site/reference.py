@@ -13,6 +13,7 @@ from typing import Any
 
 import equimodal as eq
 from equimodal.method import Method
+from equimodal.methods import shortlist
 
 # In the order in which they are listed; a name is documented where it comes first.
 MODULES = {
@@ -62,20 +63,24 @@ def card(kind: type[Method], text: str) -> str:
     """Return a method's page, with what its class declares above and its reference below."""
     title, _, body = text.partition("\n")
     can = kind.capabilities
-    yes = {True: "yes", False: "no"}
+    abilities = {
+        "several ranks": can.ranks,
+        "mixed precision": can.autocast,
+        "compilation": can.compiled,
+        "FSDP2": can.sharded,
+    }
     facts = {
         "class": f"`eq.{kind.__name__}`",
         "acts on": place(kind),
         "needs": ", ".join(sorted(kind.needs)) or "nothing beyond a step",
         "extra passes in every step": f"{can.forwards} forwards, {can.backwards} backwards",
         "accumulation": can.accumulation,
-        "ranks, mixed precision, compiled, FSDP2": ", ".join(
-            yes[each] for each in (can.ranks, can.autocast, can.compiled, can.sharded)
-        ),
+        "goes with": ", ".join(name for name, can_ in abilities.items() if can_),
+        "against joint training, points": measured(kind.name),
     }
-    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items() if value)
     api = HEAD % f".. autoclass:: equimodal.{kind.__name__}"
-    return f"{title}\n\n| what it declares | |\n|---|---|\n{rows}\n{body}\n\n## Reference\n\n{api}"
+    return f"{title}\n\n| | |\n|---|---|\n{rows}\n{body}\n\n## Reference\n\n{api}"
 
 
 def pages() -> dict[str, str]:
@@ -86,8 +91,8 @@ def pages() -> dict[str, str]:
         found[f"api/{name}.md"] = page(name, about, seen)
     rows = "".join(f"| [{name}]({name}.md) | {about} |\n" for name, about in MODULES.items())
     found["api/index.md"] = (
-        "# Every public name\n\nMethods have [pages of their own](../methods.md). Every name leads to "
-        f"its source.\n\n| module | what is in it |\n|---|---|\n{rows}\n"
+        "# Every public name\n\nMethods have [pages of their own](../methods.md). "
+        f"Every name leads to its source.\n\n| module | what is in it |\n|---|---|\n{rows}\n"
         "```{toctree}\n:hidden:\n" + "\n".join(MODULES) + "\n```\n"
     )
     found["methods.md"] = overview()
@@ -203,6 +208,17 @@ def ours(what: Any, module: str) -> bool:
     """Return whether something is a class or function of a module."""
     kinds = inspect.isclass(what) or inspect.isfunction(what)
     return kinds and what.__module__ == module
+
+
+def measured(name: str) -> str:
+    """Return what a method brought and what its step costs, as far as that is recorded."""
+    found = [
+        f"{data} {of.mean:+.1f} [{of.low:+.1f}, {of.high:+.1f}]"
+        for data, of in shortlist.differences(name).items()
+    ]
+    times = shortlist.step(name)
+    found += [f"a step takes {times:.2f}x of a plain one"] if times else []
+    return "; ".join(found)
 
 
 def place(kind: type[Method]) -> str:

@@ -53,7 +53,7 @@ ABOUT = {
     "Tutorials": "Five lessons that run as they stand, from a first balanced model to video clips.",
     "How-to guides": "Your model, your loop, your trainer, your data: what to write.",
     "Reference": "Every method with its equations and costs, every public name, every change.",
-    "Explanation": "When balancing helps and when it hurts, how it is measured, why it is built so.",
+    "Explanation": "When balancing helps, when it hurts, how that is measured, why it is so built.",
 }
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from equimodal import functional
 from equimodal.errors import SetupError
+from equimodal.system.scratch import Scratch, shares
+
+_SCRATCH = Scratch()
 
 
 class Noise:
@@ -30,6 +33,12 @@ class Noise:
     def std(self, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
         """Return the standard deviation for a gradient: shape ``()``, or the gradient's shape."""
         raise NotImplementedError
+
+    def stds(
+        self, gradients: Sequence[Tensor], states: Sequence[dict[str, Tensor]]
+    ) -> Sequence[Tensor]:
+        """Return what `std` does for each of several gradients."""
+        return [self.std(g, state) for g, state in zip(gradients, states, strict=True)]
 
     def sliced_stds(
         self,
@@ -65,6 +74,24 @@ class TensorNoise(Noise):
 
     def std(self, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
         return functional.tensor_std(gradient)
+
+    def stds(
+        self, gradients: Sequence[Tensor], states: Sequence[dict[str, Tensor]]
+    ) -> Sequence[Tensor]:
+        if torch.compiler.is_compiling() or type(self).std is not TensorNoise.std:
+            return super().stds(gradients, states)
+        found: list[Tensor | None] = [None] * len(gradients)
+        for share in shares(gradients):
+            small = [gradients[position] for position in share]
+            layout = _SCRATCH.layout(small)
+            norms = torch.stack(torch._foreach_norm(small))
+            deviations = functional.std_of_sums(norms, layout.sums(small), layout.sizes)
+            for position, deviation in zip(share, deviations.unbind(), strict=True):
+                found[position] = deviation
+        return [
+            functional.tensor_std(gradient) if std is None else std
+            for gradient, std in zip(gradients, found, strict=True)
+        ]
 
     def sliced_stds(
         self,
@@ -164,6 +191,7 @@ class NoiseSource:
             fields = [[getattr(job, field) for job in jobs] for field in FIELDS]
             torch.ops.equimodal.add_noise(*fields, self.seed, step)
             return
+        jobs = self._add_small(jobs, step)
         pieces, strided = [], []
         for job in jobs:
             tensor = job.tensor.detach()
@@ -182,6 +210,22 @@ class NoiseSource:
                 list(pool.map(self._draw, shares, itertools.repeat(step)))
         for tensor, scratch in strided:
             tensor += scratch
+
+    def _add_small(self, jobs: Sequence[NoiseJob], step: int) -> list[NoiseJob]:
+        """Add noise to small tensors, as it would be to each alone, and return the other jobs."""
+        whole = [job for job in jobs if not job.total and job.std.ndim == 0]
+        tensors = [job.tensor.detach() if job.tensor.requires_grad else job.tensor for job in whole]
+        done: set[int] = set()
+        for share in shares(tensors):
+            small = [tensors[position] for position in share]
+            views = _SCRATCH.layout(small).views
+            generator = torch.Generator(small[0].device)
+            for position, view in zip(share, views, strict=True):
+                generator.manual_seed(mix(self.seed, step, whole[position].parameter, 0))
+                view.normal_(generator=generator)
+            torch._foreach_addcmul_(small, views, [whole[position].std for position in share])
+            done.update(id(whole[position]) for position in share)
+        return [job for job in jobs if id(job) not in done]
 
     def _draw(self, pieces: Sequence[_Piece], step: int) -> None:
         if not pieces:

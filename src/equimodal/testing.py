@@ -117,7 +117,7 @@ def on(model: Callable[[int], nn.Module]) -> Callable[[Factory], Factory]:
 
 
 def of_log_probabilities(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and target, as the loop of a trial makes them."""
+    """Return log-probabilities ``(B, K)`` and target, as the loop of a trial makes them."""
     logits, target = last_is_target(model, batch)
     return logits.log_softmax(dim=1), target
 

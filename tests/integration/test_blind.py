@@ -23,7 +23,7 @@ from support import speakers
 
 PROMPTS = ("what colour is it ?", "is it a dog ? yes or no", "is it the same ?")
 SPEAKERS = ("llava", "qwen2_vl", "idefics3", "smolvlm", "blip_2", "qwen2_audio")
-MATCHERS = ("clip", "clap")
+MATCHERS = ("clip", "siglip", "clap")
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
 )  # of transformers
@@ -120,14 +120,15 @@ def test_what_compares_is_asked_by_its_own_logits(name: str, models: Any) -> Non
     assert isinstance(matcher, Matcher)
     given = samples(name)
     found = blind(matcher, given, fills=["other", "removed"], resamples=10)
-    kind = "image" if name == "clip" else "audio"
+    kind = "audio" if name == "clap" else "image"
     assert found.modalities == (kind,)
     assert "nothing to compare" in found.unable[f"{kind} removed"]
     for row, sample in enumerate(given):
         more = {"sampling_rate": 16000} if kind == "audio" else {}
+        padding = "max_length" if name == "siglip" else True
         one = {"images" if kind == "image" else "audio": [sample[kind]]}
         encoded = matcher.processor(
-            text=sample["choices"], padding=True, return_tensors="pt", **one, **more
+            text=sample["choices"], padding=padding, return_tensors="pt", **one, **more
         )
         with torch.no_grad():
             output = matcher.model.eval()(**encoded)
@@ -296,6 +297,12 @@ def test_what_models_take_without_a_word_is_refused(models: Any) -> None:
             other = two
         with pytest.raises(SetupError, match=said):
             blind(speaker, [changed, other])
+    for name, value, said in (
+        ("prompt", "is it ?", "prompt: expected words in text, answer, choices and says alone"),
+        ("turn", 3, "turn: a modality: expected text, a PIL image, .* found int"),
+    ):
+        with pytest.raises(SetupError, match=said):
+            blind(speaker, [{**one, name: value}, {**two, name: value}], ["image"])
     sounds = samples("qwen2_audio", 2)
     sounds[1]["audio"] = sounds[1]["audio"][:80]  # 5 ms
     with pytest.raises(SetupError, match="1 of audio and 0 tokens for it: is it too short"):

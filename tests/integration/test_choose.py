@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ import equimodal as eq
 from equimodal import data
 from equimodal.choosing import Choice, choose, predictions
 from equimodal.choosing.build import build_of
-from equimodal.choosing.seeds import seed_all
+from equimodal.choosing.late import weighed
+from equimodal.choosing.seeds import seed_all, seed_epoch
 from equimodal.choosing.words import line
 from equimodal.cli import main
-from equimodal.noise import mix
 from equimodal.tasks import lock as locks
 from equimodal.tasks import locked
 from equimodal.training import Settings
@@ -81,69 +83,117 @@ def test_what_is_said_and_left_behind(whole: Choice) -> None:
     assert (whole.difference is None) == (whole.method == "joint")
 
 
-def by_hand(pasted: str, known: dict[str, Any], seed: int) -> tuple[list[float], float]:
-    """Paste the line into the stranger's own loop, and return scores of validation and of test."""
+def by_hand(
+    pasted: str, rate: float, seed: int, built_by: Callable[[], dict[str, Any]], weights: Any = None
+) -> tuple[list[float], float]:
+    """Paste the line into a plain loop of one's own; return scores of validation and of test."""
     seed_all(seed)
-    built = stranger.build()
-    model, encoders, head = built["model"], built["encoders"], built["head"]
-    optimizer = built["optimizer"]
-    for each in optimizer:
+    built = built_by()
+    model, several = built["model"], isinstance(built["optimizer"], list)
+    optimizers = built["optimizer"] if several else [built["optimizer"]]
+    for each in optimizers:
         for group in each.param_groups:
-            group["lr"] *= known["rate"]
-    schedules = stranger.schedules(optimizer)
-    code = pasted.split("  #")[0].removesuffix(")") + ", forward=forward, seed=seed)"
-    balancer = eval(code, {**vars(stranger), "eq": eq}, locals())
+            group["lr"] *= rate
+    schedules = built["schedule"](optimizers) if "schedule" in built else []
+    steps = built.get("schedule_every") == "step"
+    kind = {"bf16": torch.bfloat16, "16": torch.float16}.get(built.get("precision", "32"))
+    scaler = torch.amp.GradScaler("cpu", enabled=kind is torch.float16)
+    balancer = eval(pasted, {"eq": eq, **built})
     scores: list[float] = []
-    best: dict[str, Any] = {}
+    best: Any = None
     for epoch in range(built["epochs"]):
-        seed_all(mix(seed, epoch))
+        seed_epoch(seed, epoch, built["train"])
         model.train()
         for batch in balancer.batches(built["train"]):
-            with torch.autocast("cpu", torch.bfloat16):
-                logits, target = stranger.forward(model, batch)
+            with torch.autocast("cpu", kind, enabled=kind is not None):
+                logits, target = built["forward"](model, batch)
                 loss = balancer.loss(logits, target)
-            balancer.backward(loss)
+            balancer.backward(scaler.scale(loss))
+            for each in optimizers:
+                scaler.unscale_(each)
             balancer.modulate()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), built["clip"])
-            for each in optimizer:
-                each.step()
+            if "clip" in built:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), built["clip"])
+            for each in optimizers:
+                scaler.step(each)
                 each.zero_grad()
-        for schedule in schedules:
+            scaler.update()
+            for schedule in schedules if steps else ():
+                schedule.step()
+        for schedule in () if steps else schedules:
             schedule.step()
-        scores.append(score(model, built["val"]))
+        scores.append(score(balancer, built, "val"))
         if scores[-1] == max(scores) and scores.count(scores[-1]) == 1:
-            best = {name: value.clone() for name, value in model.state_dict().items()}
+            best = copy.deepcopy((model.state_dict(), balancer.state_dict()))
         balancer.end_epoch()
+    model.load_state_dict(best[0])
+    balancer.load_state_dict(best[1])
+    test = score(balancer, built, "test", weights)
     balancer.detach()
-    model.load_state_dict(best)
-    return scores, score(model, built["test"])
+    return scores, test
 
 
-def score(model: torch.nn.Module, loader: Any) -> float:
-    model.eval()
+def score(balancer: eq.Balancer, built: dict[str, Any], split: str, weights: Any = None) -> float:
+    balancer.attached.model.eval()
+    answer = balancer.predict
+    if weights:  # of late fusion
+        criterion = built.get("criterion", torch.nn.functional.cross_entropy)
+
+        def answer(batch: Any) -> torch.Tensor:
+            return weighed(balancer.evaluate(batch)[1], weights, criterion)
+
     with torch.no_grad():
-        answers = [stranger.forward(model, batch) for batch in loader]
+        answers = [built["forward"](answer, batch) for batch in built[split]]
     outputs, targets = (torch.cat(each) for each in zip(*answers, strict=True))
-    return float(stranger.macro_recall(outputs, targets))
+    if "score" in built:
+        return float(built["score"](outputs.float(), targets))
+    return -float((outputs - targets).square().double().mean())
+
+
+def retrained(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train by the line of a choice, and return what is recorded and what came of it."""
+    known = json.loads((folder / "choice.json").read_text())
+    function = getattr(stranger, name)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(known["threads"])
+    try:
+        scores, test = by_hand(
+            known["line"], known["rate"], known["seed"],
+            (lambda: function(fold=known["seed"] % 5)) if name == "folding" else function,
+            known["weights"],
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    place = known["seed"] - 1000
+    recorded = {"val": known["val"][known["method"]][place],
+                "test": known["test"][known["method"]][place]}  # fmt: skip
+    # With weights of late fusion the recorded score of validation data is that of the mixture.
+    found = {"val": recorded["val"] if known["weights"] else max(scores), "test": test}
+    return recorded, found
+
+
+@pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
+def test_the_line_of_the_choice_trains_to_the_same_numbers(whole: Choice) -> None:
+    recorded, found = retrained(whole.folder, "build")
+    assert found == recorded
+    assert "forward=forward" in whole.line
+    assert f"seed={whole.seed})" in whole.line
 
 
 @pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
 @pytest.mark.parametrize("label", ["joint", "multi-loss", *FEW])
-def test_the_pasted_line_trains_to_the_same_numbers(whole: Choice, label: str) -> None:
+def test_the_line_of_any_row_trains_to_the_same_numbers(whole: Choice, label: str) -> None:
     names = [name for name in results(whole.folder) if name.startswith(f"{label}-")]
-    name = max(names, key=lambda name: name.endswith("-kept"))
-    said = results(whole.folder)[name]
+    said = results(whole.folder)[max(names, key=lambda name: name.endswith("-kept"))]
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     try:
-        pasted = line([tuple(each) for each in said["methods"]], said["rate"], 3)
-        scores, test = by_hand(pasted, said, said["seed"])
+        methods = [tuple(each) for each in said["methods"]]
+        pasted = line(methods, said["rate"], 3, said["seed"], ["forward"])
+        scores, _ = by_hand(pasted, said["rate"], said["seed"], stranger.build)
     finally:
         torch.set_num_threads(threads)
     assert scores == said["history"]
-    known = json.loads((whole.folder / "choice.json").read_text())
-    if pasted == whole.line:
-        assert test in known["test"][label]
 
 
 def test_the_model_answers_as_it_did(whole: Choice, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,20 +261,28 @@ def test_more_methods_add_to_what_is_there(whole: Choice) -> None:
     assert any(p.parent.name.startswith("ge-") for p in after)
 
 
-def test_a_number_is_predicted_and_what_cannot_run_is_said(tmp_path: Path) -> None:
-    choice = choose(
-        "support.stranger:regression", tmp_path, budget=70, methods=["mmpareto"], workers=2,
-        say=SAID.append,
-    )  # fmt: skip
+def test_a_number_is_predicted_by_command_and_what_cannot_run_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(TESTS)
+    command = ["choose", "support.stranger:regression", "--workers=2", f"--out={tmp_path}"]
+    assert main([*command, "--budget=70", "--methods=[mmpareto]"]) == 0
+    out, _ = capsys.readouterr()
+    known = json.loads((tmp_path / "choice.json").read_text())
+    assert known["line"] in out
+    assert "forward=forward, criterion=criterion" in known["line"]
     outputs, targets = predictions(tmp_path)
     error = -float((outputs - targets).double().square().mean())
-    known = json.loads((tmp_path / "choice.json").read_text())
-    assert any(error == pytest.approx(value) for value in known["test"][choice.method])
-    with pytest.raises(eq.SetupError, match="pmr cannot run here: PMR is defined for one class"):
-        choose("support.stranger:regression", tmp_path, methods=["pmr"], workers=2)
+    assert any(error == pytest.approx(value) for value in known["test"][known["method"]])
+    recorded, found = retrained(tmp_path, "regression")
+    assert found == pytest.approx(recorded, rel=1e-6)
+    assert main([*command, "--methods=[pmr]"]) == 2
+    _, err = capsys.readouterr()
+    assert "pmr cannot run here: PMR is defined for one class" in err
 
 
-def test_every_seed_holds_out_another_fold(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
+def test_every_seed_holds_out_another_fold_in_half_precision(tmp_path: Path) -> None:
     said: list[str] = []
     choice = choose(
         "support.stranger:folding",
@@ -238,6 +296,8 @@ def test_every_seed_holds_out_another_fold(tmp_path: Path) -> None:
                             "choices rest on all of it.")  # fmt: skip
     assert choice.trained.spec["folds"] == 5
     assert len(predictions(tmp_path, "val")[0]) == 72  # a fifth of 360
+    recorded, found = retrained(tmp_path, "folding")
+    assert found == pytest.approx(recorded, rel=1e-6)
 
 
 def test_a_data_set_is_chosen_for_with_a_small_model_and_teachers(tmp_path: Path) -> None:

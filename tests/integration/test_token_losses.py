@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 import equimodal as eq
 from equimodal.criterion import Criterion
+from equimodal.testing import spawn
+from support import slow
 
 IGNORE, VOCABULARY, LENGTH, SIZE = -100, 11, 7, 6
 CLASS_WEIGHT = torch.rand(VOCABULARY, generator=torch.Generator().manual_seed(9)).double() + 0.5
@@ -21,14 +26,20 @@ CLASS_WEIGHT = torch.rand(VOCABULARY, generator=torch.Generator().manual_seed(9)
 class Decoder(nn.Module):
     """Image and text tokens in, logits of every text token out."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkpointed: bool = False) -> None:
         super().__init__()
+        self.checkpointed = checkpointed
         self.image, self.text = nn.Linear(5, 8), nn.Embedding(VOCABULARY, 8)
         self.out = nn.Linear(8, VOCABULARY)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        mixed = (self.text(tokens).cumsum(1) + self.image(pixels)[:, None]).tanh()
-        return self.out(mixed)  # type: ignore[no-any-return]
+        given = self.text(tokens), self.image(pixels)
+        if self.checkpointed:
+            return checkpoint(self.mixed, *given, use_reentrant=False)  # type: ignore[no-any-return]
+        return self.mixed(*given)
+
+    def mixed(self, text: Tensor, image: Tensor) -> Tensor:
+        return self.out((text.cumsum(1) + image[:, None]).tanh())  # type: ignore[no-any-return]
 
 
 def batch(masked: int = 3, seed: int = 0, padding: int = IGNORE) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,35 +186,127 @@ def test_the_loss_of_a_sample_is_that_of_its_tokens_that_count(way: str, masked:
             assert found[i].item() == pytest.approx(expected, rel=1e-9)
 
 
-@each_way
-@pytest.mark.parametrize("micro", [1, 3])
-def test_evidence_equals_the_loop_by_hand(way: str, micro: int) -> None:
-    """Micro-batches included: evidence is a sum over samples, whatever the mean is over."""
-    torch.manual_seed(0)
-    model = Decoder().double()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    encoders = {"image": model.image, "text": model.text}
-    balancer = eq.Balancer(
-        eq.OGM(0.3), model, encoders, None, optimizer,
-        criterion=WAYS[way][0], scores=eq.Ablation(), track_every=1,
-    )  # fmt: skip
-    for seed in range(2):
-        pixels, tokens, labels = batch(3 * seed, seed)  # the first batch shows nothing
-        expected = {}
-        for name in encoders:
+class World:
+    """A decoder balanced by OGM with one way of writing the loss."""
+
+    def __init__(self, criterion: Any, checkpointed: bool = False, ranks: bool = False) -> None:
+        torch.manual_seed(0)
+        self.model = Decoder(checkpointed).double()
+        self.wrapped: nn.Module = DistributedDataParallel(self.model) if ranks else self.model
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.1)
+        self.balancer = eq.Balancer(
+            eq.OGM(0.3), self.wrapped, {"image": self.model.image, "text": self.model.text}, None,
+            self.optimizer, criterion=criterion, scores=eq.Ablation(), track_every=1,
+        )  # fmt: skip
+
+    def step(self, parts: Sequence[tuple[Any, ...]]) -> dict[str, float]:
+        for pixels, tokens, target in parts:
+            self.balancer.backward(self.balancer.loss(self.wrapped(pixels, tokens), target))
+        self.balancer.modulate()
+        found = self.balancer.metrics()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return found
+
+    def truth(self, way: str, pixels: Tensor, tokens: Tensor, labels: Tensor) -> dict[str, float]:
+        """Evidence and coefficients by hand, of the model as it is."""
+        model, evidence = self.model, {}
+        for name in ("image", "text"):
             with torch.no_grad():
                 h, z = model.image(pixels)[:, None], model.text(tokens)
                 h, z = (h, z * 0) if name == "image" else (h * 0, z)
                 alone = model.out((z.cumsum(1) + h).tanh())
             each = [x for x in losses_by_hand(way, alone, labels) if x is not None]
-            expected[name] = sum(math.exp(-loss) for loss in each) / len(each)
-        for part in zip(*(t.chunk(micro) for t in (pixels, tokens, labels)), strict=True):
-            balancer.backward(balancer.loss(model(*part[:2]), part[2]))
-        balancer.modulate()
-        for name, value in expected.items():
-            assert balancer.metrics()[f"evidence/{name}"] == pytest.approx(value, rel=1e-6)
-        optimizer.step()
-        optimizer.zero_grad()
+            evidence[name] = sum(math.exp(-loss) for loss in each) / len(each)
+        expected = {f"evidence/{name}": value for name, value in evidence.items()}
+        for name, ratio in zip(evidence, slow.ratios(list(evidence.values())), strict=True):
+            expected[f"coefficient/{name}"] = slow.thresholded(ratio, 0.3)
+        return expected
+
+
+def assert_equal(found: Mapping[str, float], expected: Mapping[str, float]) -> None:
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+@each_way
+@pytest.mark.parametrize("micro", [1, 3])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_evidence_and_coefficients_equal_the_loop_by_hand(
+    way: str, micro: int, checkpointed: bool
+) -> None:
+    """Micro-batches included: evidence is a sum over samples, whatever the mean is over."""
+    world = World(WAYS[way][0], checkpointed)
+    for seed in range(2):
+        whole = batch(3 * seed, seed)  # the first batch shows nothing
+        expected = world.truth(way, *whole)
+        parts = zip(*(t.chunk(micro) for t in whole), strict=True)
+        assert_equal(world.step(list(parts)), expected)
+
+
+def on_ranks(rank: int, ways: Sequence[str]) -> list[tuple[dict[str, float], dict[str, float]]]:
+    found = []
+    for way in ways:
+        world = World(WAYS[way][0], ranks=True)
+        for seed in range(2):
+            whole = batch(3 * seed, seed)
+            expected = world.truth(way, *whole)
+            mine = tuple(t[rank::2] for t in whole)  # unlike many tokens on each
+            found.append((world.step([mine]), expected))
+    return found
+
+
+def test_evidence_and_coefficients_on_two_ranks() -> None:
+    ways = ["TokenLoss", "functional", "masked mean by hand", "one number", "shifted inside"]
+    ways += ["label smoothing", "mean over samples"]
+    for of_rank in spawn(on_ranks, ways):
+        assert len(of_rank) == 2 * len(ways)
+        for found, expected in of_rank:
+            assert_equal(found, expected)
+
+
+WEIGHTS = torch.tensor([1.0, 0.5, 2.0, 1.0, 3.0, 1.0]).double()
+
+
+def weighed(u: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+    y, w = target
+    losses, kept = functional(u, y, "none"), y != IGNORE
+    return (
+        (w[:, None] * losses).sum() / (w[:, None] * kept).sum() if reduction == "mean" else losses
+    )
+
+
+def test_weights_of_samples_are_of_the_loss_and_not_of_the_evidence() -> None:
+    pixels, tokens, labels = batch()
+    world = World(eq.TokenLoss())
+    expected = world.truth("TokenLoss", pixels, tokens, labels)
+    logits = world.model(pixels, tokens)
+    each = losses_by_hand("TokenLoss", logits, labels)
+    counts = (labels[:, 1:] != IGNORE).sum(1).tolist()
+    of = [(w * n, loss) for w, n, loss in zip(WEIGHTS.tolist(), counts, each, strict=True) if n]
+    loss = world.balancer.loss(logits, (labels, None, WEIGHTS))
+    assert loss.item() == pytest.approx(sum(w * x for w, x in of) / sum(w for w, _ in of))
+    world.balancer.backward(loss)
+    world.balancer.modulate()
+    assert_equal(world.balancer.metrics(), expected)
+    criterion, one = Criterion(eq.TokenLoss()), torch.ones(SIZE)
+    again = criterion.weighted(logits, (labels, None, WEIGHTS), one)
+    torch.testing.assert_close(again, loss)
+    with pytest.raises(eq.MatchError, match=r"weights of shape \(6,\) or \(6, 7\), found \(5,\)"):
+        eq.TokenLoss()(logits, (labels, None, WEIGHTS[1:]))
+    with pytest.raises(eq.MatchError, match="found a tuple of 4"):
+        eq.TokenLoss()(logits, (labels, None, WEIGHTS, None))
+
+
+def test_weights_in_a_function_are_told_or_refused() -> None:
+    pixels, tokens, labels = batch()
+    with pytest.raises(eq.MatchError, match=r"weighed.*neither.*counted\(target\)"):
+        World(weighed).step([(pixels, tokens, (labels, WEIGHTS))])
+    telling: Any = functools.partial(weighed)
+    telling.counted = lambda target: target[0] != IGNORE
+    world = World(telling)
+    expected = world.truth("functional", pixels, tokens, labels)
+    assert_equal(world.step([(pixels, tokens, (labels, WEIGHTS))]), expected)
 
 
 @pytest.mark.parametrize("way", [w for w in WAYS if w != "class weights"])

@@ -74,10 +74,10 @@ class Chromium:
         self.profile.cleanup()
 
     def open(
-        self, path: Path, width: int = 1280, height: int = 900, *, dark: bool = False,
+        self, path: Path | str, width: int = 1280, height: int = 900, *, dark: bool = False,
         javascript: bool = True, media: str = "",
     ) -> None:  # fmt: skip
-        """Load a page from a file, and wait until it is there."""
+        """Load a page from a file or an address, and wait until it is there."""
         self.console.clear()
         self.requests.clear()
         self.call(
@@ -91,7 +91,8 @@ class Chromium:
         )
         self.call("Emulation.setScriptExecutionDisabled", value=not javascript)
         self.loaded = False
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        url = path if isinstance(path, str) else path.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         self._run(self._until_loaded)
 
     def value(self, script: str) -> Any:

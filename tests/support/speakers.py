@@ -229,6 +229,19 @@ def clip() -> tuple[Any, Any]:
     return CLIPModel(config), CLIPProcessor(pictures, tokenizer())
 
 
+def siglip() -> tuple[Any, Any]:
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
+
+    text = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "vocab_size": 128, "max_position_embeddings": 8,
+        "projection_size": 16,
+    }  # fmt: skip
+    config = SiglipConfig(text_config=text, vision_config=VISION)
+    pictures = SiglipImageProcessor(size={"height": 16, "width": 16})
+    return SiglipModel(config), SiglipProcessor(pictures, tokenizer(model_max_length=8))
+
+
 def clap() -> tuple[Any, Any]:
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
@@ -255,7 +268,7 @@ def clap() -> tuple[Any, Any]:
 
 MAKERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     made.__name__: made
-    for made in (llava, qwen2_vl, idefics3, smolvlm, blip_2, qwen2_audio, clip, clap)
+    for made in (llava, qwen2_vl, idefics3, smolvlm, blip_2, qwen2_audio, clip, siglip, clap)
 }
 
 

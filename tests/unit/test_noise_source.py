@@ -114,3 +114,49 @@ def test_noises_of_one_kind_and_setting_are_the_same() -> None:
     assert eq.TensorNoise() != eq.ElementNoise()
     assert len({eq.ElementNoise(0.5), eq.ElementNoise(0.5)}) == 1
     assert repr(eq.ElementNoise(0.5)) == "ElementNoise(decay=0.5)"
+
+
+SHAPES = [(5, 3), (2,), (16, 12), (64,), (65,), (8192,), (8193,), (1, 1), (3, 4, 5, 5)] * 5
+
+
+def gradients(dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """More than fit into the room for small tensors at once, of very different sizes."""
+    generator = torch.Generator().manual_seed(0)
+    made = [
+        torch.randn(shape, dtype=dtype, generator=generator) * 10.0 ** (index % 7 - 3)
+        for index, shape in enumerate(SHAPES)
+    ]
+    made[4][3] = torch.nan
+    strided = torch.randn(4, 8, 5, 5, dtype=dtype, generator=generator)
+    return [*made, strided.to(memory_format=torch.channels_last)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0)]
+)
+def test_deviations_of_many_tensors_are_those_of_each(dtype: torch.dtype, rtol: float) -> None:
+    several = gradients(dtype)
+    found = eq.TensorNoise().stds(several, [{} for _ in several])
+    for gradient, std in zip(several, found, strict=True):
+        expected = eq.functional.tensor_std(gradient)
+        torch.testing.assert_close(std, expected, rtol=rtol, atol=0, equal_nan=True)
+
+
+def test_small_tensors_get_together_what_each_would_get() -> None:
+    several = gradients()
+    stds = [torch.full((), 0.5 + index, dtype=torch.float64) for index in range(len(several))]
+    found = [gradient.clone() for gradient in several]
+    jobs = [NoiseJob(*each, index) for index, each in enumerate(zip(found, stds, strict=True))]
+    NoiseSource(3).add_(jobs, 7)
+    for index, (noisy, gradient) in enumerate(zip(found, several, strict=True)):
+        drawn = slow.noise(gradient.shape, gradient.dtype, 3, 7, index)
+        expected = gradient + stds[index] * drawn
+        torch.testing.assert_close(noisy, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_a_noise_of_another_strength_is_asked_for_every_tensor() -> None:
+    class Half(eq.TensorNoise):
+        def std(self, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
+            return gradient.new_full((), 0.5)
+
+    assert all(std == 0.5 for std in Half().stds(gradients(), [{} for _ in SHAPES] + [{}]))

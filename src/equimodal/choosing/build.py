@@ -42,6 +42,7 @@ OPTIONAL = {
     "scores": "how unimodal logits are read",
 }
 FOLD = "fold"  # an argument of the function: which fold of training and validation data to hold out
+PASTED = ("forward", "criterion", "features", "scores")  # what the line to paste names, if given
 # What the function says for `equimodal diagnose` alone.
 IGNORED = ("loader", "train_loader", "alone", "classes", "name", "data")
 
@@ -68,6 +69,7 @@ class Build:
     features: Any = None
     scores: Any = "auto"
     splits: Any = None  # of a data set of ours
+    given: tuple[str, ...] = ()  # of `PASTED`, by a function of the user's
 
     @property
     def optimizers(self) -> list[optim.Optimizer]:
@@ -128,7 +130,8 @@ def build_of(
             raise SetupError(f"{what}(): " + unknown("entry", str(name), [*NEEDED, *OPTIONAL]))
     if missing := [f"{name} ({about})" for name, about in NEEDED.items() if name not in made]:
         raise SetupError(f"{what}(): missing {'; '.join(missing)}")
-    built = Build(**{name: value for name, value in made.items() if name not in IGNORED})
+    made = {name: value for name, value in made.items() if name not in IGNORED}
+    built = Build(**made, given=tuple(name for name in PASTED if name in made))
     _refuse(what, built)
     return built
 

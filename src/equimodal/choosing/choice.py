@@ -33,6 +33,8 @@ class Choice:
         harm: chances that it is worse; None as well.
         text: one paragraph.
         folder: of the results.
+        rate: factor on the learning rates of the model that was chosen.
+        seed: of its training.
         costs: by row, one training in plain joint trainings, and how many were spent on it.
     """
 
@@ -42,6 +44,8 @@ class Choice:
     harm: Harm | None
     text: str
     folder: Path
+    rate: float
+    seed: int
     costs: Mapping[str, Cost] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -82,7 +86,7 @@ def chosen(folder: Path) -> Training:
 
 
 def predictions(folder: Path, split: str = "test") -> tuple[Tensor, Tensor]:
-    """Return what the chosen model answers on a split, and the targets.
+    """Return what the chosen model answers on a split, and the targets, ``(N, ...)`` each.
 
     Args:
         folder: of `choose`.

@@ -49,6 +49,7 @@ def probe(spec: dict[str, Any], folder: Path) -> None:
     said = {
         "modalities": modalities,
         "epochs": built.epochs,
+        "given": built.given,
         "seconds": beginning + seconds * length * built.epochs,
         "validation": _samples(built.val),
         "folds": folds,

@@ -49,7 +49,8 @@ def recommend(
     wrong = misled(winner.label, confirmed.val, confirmed.tests, shares)
     beware = warning(wrong, winner.label, shares)
     text = f"{advice} {beware}".strip()
-    pasted = line(winner.trial.methods(), winner.trial.rate, probed["epochs"])
+    seed, rate = confirmed.best_seed, winner.trial.rate
+    pasted = line(winner.trial.methods(), rate, probed["epochs"], seed, probed.get("given", ()))
     whole = total(cost)
     terms = TERMS if whole is None else f"{TERMS} All together: {whole:.0f}."
     weights = _exported(trainings, confirmed)
@@ -65,7 +66,9 @@ def recommend(
     known = {
         "method": winner.label,
         "methods": winner.trial.methods(),
-        "rate": winner.trial.rate,
+        "rate": rate,
+        "seed": seed,
+        "threads": trainings.shared["threads"],
         "line": pasted,
         "text": text,
         "difference": None if versus is None else asdict(versus),
@@ -79,7 +82,7 @@ def recommend(
         "failures": trainings.failures,
     }
     write_whole(folder / CHOICE, json.dumps(known, indent=1) + "\n")
-    return Choice(winner.label, pasted, versus, chances, text, folder, cost)
+    return Choice(winner.label, pasted, versus, chances, text, folder, rate, seed, cost)
 
 
 def _exported(trainings: Trainings, confirmed: Confirmed) -> Any:

@@ -12,28 +12,48 @@ from equimodal.choosing.decide import Decision
 from equimodal.compare.statistics import Estimate, Harm
 from equimodal.method import Method
 from equimodal.methods.registry import find
+from equimodal.methods.supplied import TEACHERS, takes_teachers
 
 FEW = 200  # validation samples, below which they move scores by themselves
 
 
-def line(methods: Sequence[tuple[str, Mapping[str, Any]]], rate: float, epochs: int) -> str:
+def line(
+    methods: Sequence[tuple[str, Mapping[str, Any]]],
+    rate: float,
+    epochs: int,
+    seed: int | None = None,
+    given: Sequence[str] = (),
+) -> str:
     """Return the line of code that attaches what was chosen.
 
     Args:
         methods: names and options.
         rate: factor on the user's learning rates.
         epochs: of the training, said where a method follows its length.
+        seed: of the training that it repeats.
+        given: arguments beside those of every model that the user's function names as they are.
 
     >>> line([("ogm", {"alpha": 0.3}), ("multi-loss", {})], 0.5, 24)
     'eq.Balancer([eq.OGM(alpha=0.3), eq.MultiLoss()], model, encoders, head, optimizer)  # lr x0.5'
+    >>> line([("pmr", {})], 1.0, 24, 1003, ["forward"])
+    'eq.Balancer(eq.PMR(), model, encoders, head, optimizer, forward=forward, train_loader=train, \
+seed=1003)  # lr x1'
     """
+    kinds = [find(name) for name, _ in methods]
     spelt = []
-    for name, options in methods:
-        arguments = ", ".join(f"{key}={_number(value)}" for key, value in options.items())
-        spelt.append(f"eq.{find(name).__name__}({arguments})")
+    for kind, (_, options) in zip(kinds, methods, strict=True):
+        arguments = [f"{key}={_number(value)}" for key, value in options.items()]
+        arguments += [f"{TEACHERS}={TEACHERS}"] if takes_teachers(kind) else []
+        spelt.append(f"eq.{kind.__name__}({', '.join(arguments)})")
     what = spelt[0] if len(spelt) == 1 else f"[{', '.join(spelt)}]"
-    length = f", epochs={epochs}" if any(_follows(find(name)) for name, _ in methods) else ""
-    return f"eq.Balancer({what}, model, encoders, head, optimizer{length})  # lr x{rate:g}"
+    needs = {need for kind in kinds for need in kind.needs}
+    more = [f"{name}={name}" for name in given]
+    more += ["train_loader=train"] if needs & {"training data", "sample identities"} else []
+    more += ["val_loader=val"] if "held-out data" in needs else []
+    more += [f"epochs={epochs}"] if any(map(_follows, kinds)) else []
+    more += [] if seed is None else [f"seed={seed}"]
+    attached = ", ".join(["model, encoders, head, optimizer", *more])
+    return f"eq.Balancer({what}, {attached})  # lr x{rate:g}"
 
 
 def _follows(kind: type[Method]) -> bool:

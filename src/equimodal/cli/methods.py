@@ -6,12 +6,14 @@ import inspect
 import re
 from collections.abc import Sequence
 
+from equimodal.cli.equations import plain
 from equimodal.cli.options import Option, options_of, sections
 from equimodal.cli.text import WIDTH, described, wrapped
 from equimodal.cli.words import dashed, words
 from equimodal.errors import SetupError, unknown
 from equimodal.method import Method
 from equimodal.methods import available, find
+from equimodal.methods.shortlist import differences, sets, shortlist, step
 from equimodal.methods.supplied import TEACHERS, takes_teachers
 
 PLACES = {
@@ -25,8 +27,8 @@ PLACES = {
 
 HELP = """usage: equimodal methods [NAME]
 
-List the methods, or say all about one of them: equation, what it needs and
-can do, and its options."""
+List the methods, those that are recommended first; or say all about one of
+them: equation, what it needs and can do, what it brought, and its options."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -39,13 +41,46 @@ def run(arguments: Sequence[str]) -> int:
             raise SetupError(unknown("option", argument, ["--help"]))
     if len(arguments) > 1:
         raise SetupError(f"methods: expected one name at most, found {' '.join(arguments)}")
-    print(card(find(arguments[0])) if arguments else table(available()))
+    print(card(find(arguments[0])) if arguments else f"{recommended()}\n\n{table(available())}")
     return 0
+
+
+def recommended() -> str:
+    """Return the shortlist: what to try, in which order, and what each brought."""
+    data = list(sets())
+    head = ("try in this order", *data, "mean", "step")
+    rows = [
+        (
+            f"{place:>2} {each.name}",
+            *(f"{each.on[name].mean:+.1f}" for name in data),
+            f"{each.mean:+.1f}",
+            _step(each.name),
+        )
+        for place, each in enumerate(shortlist(), 1)
+    ]
+    cells = [head, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        rest = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        return "  ".join([f"{row[0]:<{widths[0]}}", *rest])
+
+    return "\n".join(
+        [
+            *map(line, (head, ["-" * width for width in widths], *rows)),
+            wrapped(
+                "Points of test accuracy over joint training: train that first, and compare. "
+                "Listed is what was better beyond the noise of seeds on one data set and worse on "
+                "none; what helps depends on the data more than on the method. `equimodal choose` "
+                "finds out on yours."
+            ),
+        ]
+    )
 
 
 def table(methods: dict[str, type[Method]]) -> str:
     """Return a table of methods and what each declares, within 80 columns."""
-    head = ("method", "passes", "accumulation", "M", "source")
+    head = ("method", "passes", "step", "accumulation", "M", "source")
     rows = {name: _row(name, kind) for name, kind in methods.items()}
     cells = [head, *rows.values()]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
@@ -62,6 +97,7 @@ def table(methods: dict[str, type[Method]]) -> str:
         lines += [f"{acts}:", *here, ""] if here else []
     lines += [
         "passes: extra forwards + backwards of the model in every step",
+        "step: its duration against a plain step, measured on a pair of small CNNs",
         "accumulation: whether N micro-batches give the step of one large batch (exact),",
         "or a method acts on each of them (micro-batch)",
         "M: how many modalities",
@@ -73,6 +109,7 @@ def table(methods: dict[str, type[Method]]) -> str:
 def card(kind: type[Method]) -> str:
     """Return all about a method: what it does, needs and can do, and its options."""
     can = kind.capabilities
+    times = step(kind.name)
     yes = {True: "yes", False: "no"}
     facts = [
         ("acts on", _place(kind)),
@@ -80,6 +117,8 @@ def card(kind: type[Method]) -> str:
         ("needs", ", ".join([*sorted(kind.needs), *_taught(kind)]) or "nothing beyond a step"),
         ("modalities", "two or more" if can.most is None else f"two to {can.most}"),
         ("extra passes", f"forwards {can.forwards}, backwards {can.backwards}, in every step"),
+        ("step", f"{times:.2f}x of a plain one" if times else "not measured"),
+        ("against joint", _brought(kind.name)),
         ("accumulation", can.accumulation),
         ("several ranks", yes[can.ranks]),
         ("mixed precision", yes[can.autocast]),
@@ -113,7 +152,20 @@ def _row(name: str, kind: type[Method]) -> tuple[str, ...]:
     passes = f"{can.forwards}+{can.backwards}"
     most = "2+" if can.most is None else "2" if can.most == 2 else f"2-{can.most}"
     how = can.accumulation.removeprefix("per ")  # narrow, so that most sources fit in a line
-    return f"  {name}", passes, how, most, kind.source
+    return f"  {name}", passes, _step(name), how, most, kind.source
+
+
+def _step(name: str) -> str:
+    times = step(name)
+    return "" if times is None else f"{times:.2f}x"
+
+
+def _brought(name: str) -> str:
+    brought = [
+        f"{data} {of.mean:+.1f} [{of.low:+.1f}, {of.high:+.1f}]"
+        for data, of in differences(name).items()
+    ]
+    return "; ".join(brought) or "not recorded"
 
 
 def _place(kind: type[Method]) -> str:
@@ -130,15 +182,15 @@ def _taught(kind: type[Method]) -> list[str]:
 
 
 def _paragraph(text: str) -> str:
-    """Wrap text; leave an equation as it is, without the marks of its markup."""
-    if text.startswith(".. math::"):
-        lines = text.removeprefix(".. math::").strip().splitlines()
-        return "\n".join(f"    {line.strip()}" for line in lines)
+    """Wrap text, and say an equation in plain signs."""
+    if text.startswith(".. math::") or text.lstrip().startswith("\\"):  # or goes on with one
+        lines = plain(text.removeprefix(".. math::")).splitlines()
+        return "\n".join(wrapped(line, 4) for line in lines)
     return wrapped(_plain(text))
 
 
 def _plain(text: str) -> str:
-    return re.sub(r":math:`([^`]*)`", r"\1", text)
+    return re.sub(r":math:`([^`]*)`", lambda found: plain(found[1]), text)
 
 
 def _default(kind: type[Method], name: str, option: Option) -> str:

@@ -217,6 +217,10 @@ class Criterion:
             losses = torch.where(counted.mask, losses, 0)
         if self._unreduced.alone:
             losses = losses * share  # a sample alone gives its own mean
+        says = getattr(self.loss, "weights", None)  # of samples, which its losses do not hold
+        weights = None if says is None else says(target)
+        if weights is not None:
+            losses, share = losses * weights.to(losses), share * weights.to(losses)
         self._counting.refuse_unsure(counted)
         shape = (-1, *[1] * (losses.ndim - 1))
         weight = weight.to(losses.dtype).view(shape)

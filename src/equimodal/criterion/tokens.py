@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equimodal.errors import MatchError, SetupError
 from equimodal.functional.precision import at_least_single
 
-Target = Tensor | tuple[Tensor, Tensor]
+Target = Tensor | tuple[Tensor | None, ...]
 
 
 class TokenLoss(nn.Module):
@@ -21,6 +24,10 @@ class TokenLoss(nn.Module):
     any does not count. A row of the batch is one sample, unless the target says which samples a row
     holds: give ``(labels, samples)`` for packed rows, with the number of the sample that every
     token belongs to, shape ``(B, T)``. No token then predicts the first of another sample.
+
+    Weights of samples are the third entry, shape ``(B,)``, or ``(B, T)`` where a row holds several:
+    ``(labels, None, weights)``. The loss is the weighted mean; evidence is of the samples as they
+    are, since a weight does not make a sample any better known.
 
     Args:
         ignore_index: the label of tokens that do not count, such as prompts and padding.
@@ -49,7 +56,7 @@ class TokenLoss(nn.Module):
 
     def labels(self, target: Target) -> Tensor:
         """Return the label that every position predicts, shape ``(B, T)``."""
-        labels, samples = target if isinstance(target, tuple | list) else (target, None)
+        labels, samples, _ = _entries(target)
         if not self.shift:
             return labels
         if samples is not None:  # the first token of a sample is predicted by none
@@ -67,22 +74,35 @@ class TokenLoss(nn.Module):
 
         None where a row is one sample.
         """
-        if not isinstance(target, tuple | list):
+        samples = _entries(target)[1]
+        if samples is None:
             return None
-        samples = target[1]
         return F.pad(samples[:, 1:] != samples[:, :-1], (1, 0)).cumsum(1)
+
+    def weights(self, target: Target) -> Tensor | None:
+        """Return the weight of every position, shape ``(B, T)`` or ``(B, 1)``; None without."""
+        labels, _, weights = _entries(target)
+        if weights is None:
+            return None
+        if weights.shape not in (labels.shape, labels.shape[:1]):
+            raise MatchError(
+                f"expected weights of shape ({labels.shape[0]},) or {tuple(labels.shape)}, found "
+                f"{tuple(weights.shape)}"
+            )
+        return weights if weights.ndim > 1 else weights[:, None]
 
     def each(self, logits: Tensor, target: Target) -> Tensor:
         """Return the loss of every position, shape ``(B, T)``, 0 where it does not count.
 
         Args:
             logits: shape ``(B, T, V)``.
-            target: labels, shape ``(B, T)``, long; or ``(labels, samples)``.
+            target: labels, shape ``(B, T)``, long; ``(labels, samples)``; or
+                ``(labels, samples, weights)``.
 
         Raises:
             MatchError: the shapes do not go together.
         """
-        given = target if isinstance(target, tuple | list) else (target,)
+        given = [tensor for tensor in _entries(target)[:2] if tensor is not None]
         for tensor in given:
             if logits.ndim != 3 or tensor.shape != logits.shape[:2]:
                 raise MatchError(
@@ -103,4 +123,25 @@ class TokenLoss(nn.Module):
         """Return the mean over the tokens that count, shape ``()``; 0 where none does."""
         if self.reduction == "none":
             return self.each(logits, target)
-        return self.each(logits, target).sum() / self.counted(target).sum().clamp(min=1)
+        losses, counted, weights = (
+            self.each(logits, target),
+            self.counted(target),
+            self.weights(target),
+        )
+        if weights is None:
+            return losses.sum() / counted.sum().clamp(min=1)
+        weights = weights.to(losses)
+        total = (weights * counted).sum()
+        return (weights * losses).sum() / torch.where(total > 0, total, 1)
+
+
+def _entries(target: Target) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return labels, samples and weights."""
+    given: Any = target if isinstance(target, tuple | list) else (target,)
+    if not 1 <= len(given) <= 3 or given[0] is None:
+        raise MatchError(
+            "expected labels, (labels, samples) or (labels, samples, weights), found a tuple of "
+            f"{len(given)}"
+        )
+    labels, samples, weights = (*given, None, None)[:3]
+    return labels, samples, weights

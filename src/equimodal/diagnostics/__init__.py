@@ -7,7 +7,7 @@
 
 The rooms: `contributions` (subsets, Shapley values, utilisation, robustness), `outputs` (agreement,
 chance, calibration, discrepancy), `encoders` (probes, encoders trained alone, gap, cost),
-`training` (curves, gradients), `advice`.
+`training` (curves, gradients), `advice`, and `blind` for models that answer in words.
 """
 
 from equimodal.diagnostics.advice.diagnose import diagnose

@@ -60,6 +60,7 @@ from equimodal.functional.noise import (
     running_moments_,
     slice_moments,
     sliced_std,
+    std_of_sums,
     tensor_std,
 )
 from equimodal.functional.olm import norm_slope, relative_pace
@@ -189,6 +190,7 @@ __all__ = [
     "split_columns",
     "split_linear",
     "spread_centres",
+    "std_of_sums",
     "supervised_contrast",
     "switched_stimulation",
     "symmetric_contrast",

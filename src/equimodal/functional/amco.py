@@ -1,4 +1,7 @@
-"""Adaptive masks: which modality a model leans on, and how much of its feature is masked."""
+"""Adaptive masks: which modality a model leans on, and how much of its feature is masked.
+
+Zhou et al., ICASSP 2023.
+"""
 
 from __future__ import annotations
 

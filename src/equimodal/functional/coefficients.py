@@ -16,7 +16,8 @@ def thresholded_coefficient(ratio: Tensor, alpha: float) -> Tensor:
 
     .. math:: k = 1 - \tanh(\alpha \rho) \text{ if } \rho > 1 \text{, else } 1
 
-    It jumps at :math:`\rho = 1`, from 1 to :math:`1 - \tanh \alpha`.
+    It jumps at :math:`\rho = 1`, from 1 to :math:`1 - \tanh \alpha`. Ratios of any shape give
+    coefficients of that shape.
 
     >>> thresholded_coefficient(torch.tensor([0.5, 1.0, 2.0]), alpha=0.8)
     tensor([1.0000, 1.0000, 0.0783])
@@ -29,6 +30,8 @@ def continuous_coefficient(ratio: Tensor, alpha: float) -> Tensor:
     r"""Coefficient without the jump (Wei et al., TPAMI 2024).
 
     .. math:: k = \max(0, 1 - \alpha \tanh(\rho - 1)) \text{ if } \rho > 1 \text{, else } 1
+
+    Ratios of any shape give coefficients of that shape.
 
     >>> continuous_coefficient(torch.tensor([0.5, 1.0, 2.0]), alpha=0.8)
     tensor([1.0000, 1.0000, 0.3907])
@@ -48,7 +51,7 @@ def two_sided_coefficient(
     above 1 for a modality that lags, whose coefficient then rises towards beta.
 
     Args:
-        ratio: discrepancy ratio as in OGM, one's own score over that of the others.
+        ratio: discrepancy ratio as in OGM, one's own score over that of the others, any shape.
         alpha: steepness.
         beta: the largest coefficient.
         damping: stands for ``beta - 1`` on the side of the leader, if given. The released code has

@@ -1,4 +1,4 @@
-"""The equations of MASAM: whom to move, and where to."""
+"""The equations of MASAM: whom to move, and where to (ICLR 2026)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def along(own: Sequence[Tensor], joint: Sequence[Tensor]) -> list[Tensor]:
     .. math:: d_p = \frac{\langle u_p, g_p \rangle}{\|g_p\|^2}\, g_p
         \text{ if } \langle u_p, g_p \rangle \ge 0 \text{, else } g_p
 
-    Arguments are those of `alignment`. Where the joint gradient is zero, so is the result.
+    Arguments are those of `alignment`. Each result has the shape of its parameter; where the joint
+    gradient is zero, so is the result.
 
     >>> along([torch.tensor([2.0, 5.0])], [torch.tensor([1.0, 0.0])])
     [tensor([2., 0.])]

@@ -108,7 +108,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def scaled_gradient(values: Tensor, factor: int) -> Tensor:
-    """Return the same values, with a graph that multiplies the gradient by -1, 0 or 1.
+    """Return the same values, any shape, with a graph that multiplies the gradient by -1, 0 or 1.
 
     >>> x = torch.tensor([1.5], requires_grad=True)
     >>> torch.autograd.grad(scaled_gradient(x, -1).square().sum(), x)

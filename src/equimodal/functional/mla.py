@@ -31,7 +31,7 @@ def recursive_least_squares(projection: Tensor, mean: Tensor, ridge: float) -> T
 
 
 def unit_norm(projection: Tensor) -> Tensor:
-    r"""Divide a projection by its Frobenius norm; zeros stay zeros.
+    r"""Divide a projection, shape ``(N, N)``, by its Frobenius norm; zeros stay zeros.
 
     >>> unit_norm(torch.eye(4))[0, 0]
     tensor(0.5000)

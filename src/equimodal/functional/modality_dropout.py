@@ -1,4 +1,7 @@
-"""Modality dropout: which modalities a sample keeps in training."""
+"""Modality dropout: which modalities a sample keeps in training.
+
+A baseline of Peng et al., CVPR 2022.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""MSES: when a loss has not improved for so long that it is time to stop."""
+"""MSES: when a loss has not improved for so long that it is time to stop.
+
+Fujimori et al., ACPR 2019.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""MWAM: how much of an input lies in low frequencies, and how much an encoder then learns."""
+"""MWAM: how much of an input lies in low frequencies, and how much an encoder then learns.
+
+Lu et al., ICLR 2026.
+"""
 
 from __future__ import annotations
 

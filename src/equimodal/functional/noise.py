@@ -38,6 +38,24 @@ def tensor_std(gradient: Tensor) -> Tensor:
     return variance.clamp(min=0).sqrt() + 1e-8
 
 
+def std_of_sums(norms: Tensor, sums: Tensor, sizes: Tensor) -> Tensor:
+    """Return what `tensor_std` does, of tensors of which two sums are known.
+
+    Args:
+        norms: the Euclidean norm of each tensor, shape ``(N,)``.
+        sums: the sum of its elements, same shape.
+        sizes: how many they are, 2 or more, same shape and dtype.
+
+    Returns:
+        Shape ``(N,)``.
+
+    >>> std_of_sums(torch.tensor([14.0]).sqrt(), torch.tensor([6.0]), torch.tensor([3.0]))
+    tensor([1.0000])
+    """
+    squares = torch.addcdiv(norms.square(), sums.square(), sizes, value=-1)
+    return (squares / (sizes - 1)).clamp(min=0).sqrt() + 1e-8
+
+
 def slice_moments(part: Tensor) -> Tensor:
     """Describe a slice of a tensor, for `sliced_std` to put together with the others.
 

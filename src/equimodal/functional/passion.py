@@ -1,4 +1,7 @@
-"""The equations of PASSION: how far modalities lie from what they are fused to."""
+"""The equations of PASSION: how far modalities lie from what they are fused to.
+
+Shi et al., ACM MM 2024.
+"""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ def relearning_strength(train: Tensor, held_out: Tensor, strength: float) -> Ten
 def soften(current: Tensor, initial: Tensor, alpha: Tensor) -> Tensor:
     r"""Go back towards initial weights: :math:`\alpha \theta_{init} + (1 - \alpha) \theta`.
 
+    Both are of the same shape, and :math:`\alpha` of none.
+
     >>> soften(torch.tensor([4.0]), torch.tensor([0.0]), torch.tensor(0.25))
     tensor([3.])
     """

@@ -349,12 +349,16 @@ class Modulation:
 
     def _jobs(self, wanted: Sequence[Wanted]) -> list[NoiseJob]:
         """Decide how strong the noise is; of what is sliced, for all of it in one collective."""
-        jobs = [
-            NoiseJob(tensor, noise.std(source, self._state(noise, member, source)), member.number)
-            for noise, member, tensor, source in wanted
-            if not self._is_slice(member)
-        ]
+        whole = [each for each in wanted if not self._is_slice(each.member)]
         sliced = [each for each in wanted if self._is_slice(each.member)]
+        jobs = []
+        if whole:
+            states = [self._state(each.noise, each.member, each.source) for each in whole]
+            deviations = whole[0].noise.stds([each.source for each in whole], states)
+            jobs = [
+                NoiseJob(each.tensor, std, each.member.number)
+                for each, std in zip(whole, deviations, strict=True)
+            ]
         if sliced:
             assert self.sharding is not None
             states = [

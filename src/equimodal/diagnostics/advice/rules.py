@@ -19,6 +19,7 @@ from equimodal.diagnostics.advice.signs import (
 )
 from equimodal.diagnostics.advice.verdicts import Advice, Reason, Verdict
 from equimodal.methods.registry import available
+from equimodal.methods.shortlist import in_order
 
 # Below, the interval of an accuracy of 50% reaches 10 points to either side: further than most
 # gains that anybody has claimed.
@@ -28,7 +29,8 @@ WORTHWHILE = 0.02
 # An interval as wide as this says neither that something is won nor that nothing is.
 WIDE = 0.2
 
-MENDING = ("multi-loss", "mmpareto", "dgl", "pretraining")  # losses of single modalities
+# Losses of single modalities: the first four of the shortlist that train by them.
+MENDING = in_order(("arl", "cml", "dgl", "mimo", "mmpareto", "mses", "multi-loss"))[:4]
 UNUSED = ("modality-dropout",)  # takes from the head what it leans on
 THROTTLING = ("ogm-ge", "ge")  # what its noise alone does has to be known
 

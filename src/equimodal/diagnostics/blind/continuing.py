@@ -111,17 +111,23 @@ class Continuing:
 
     def ahead(self, prompts: Prompts, answers: Rows) -> tuple[bool, bool]:
         """Return whether the model looks ahead, and whether it differs from run to run."""
-        first = torch.tensor([len(each) - 1 for each in prompts.ids])
-        alone, again = (self._forward(prompts.ids, prompts.beside, prompts.media, 0) for _ in "ab")
-        ids = [[*ours, *theirs] for ours, theirs in zip(prompts.ids, answers, strict=True)]
-        whole = self._forward(ids, prompts.beside, prompts.media, 0)
-        rows = torch.arange(len(first))
+        whole = [[*ours, *theirs] for ours, theirs in zip(prompts.ids, answers, strict=True)]
         short, repeated, long = (
-            each.logits[rows, first].float().log_softmax(-1) for each in (alone, again, whole)
+            self._next(prompts, ids) for ids in (prompts.ids, prompts.ids, whole)
         )
         limit = 10 * EQUAL.get(self.model.dtype, 1e-4)
         random = bool((short - repeated).abs().max() > limit)
         return not random and bool((short - long).abs().max() > limit), random
+
+    def _next(self, prompts: Prompts, ids: Rows) -> Tensor:
+        """Return log-probabilities of the token after each prompt, shape ``(B, V)``."""
+        longest, shortest = max(map(len, ids)), min(map(len, prompts.ids))
+        output = self._forward(ids, prompts.beside, prompts.media, longest - shortest + 1)
+        left = longest - output.logits.shape[1]
+        places = torch.tensor([len(each) - 1 - left for each in prompts.ids])
+        rows = torch.arange(len(places))
+        found: Tensor = output.logits[rows, places].float().log_softmax(-1)
+        return found
 
     def _shared(self, prompts: Sequence[Prompts]) -> list[int] | None:
         """Return how many tokens the prompts of each sample share; None if media are beyond."""

@@ -164,10 +164,18 @@ def _parts(sample: Mapping[str, Any]) -> dict[str, list[Any]]:
     for name, value in sample.items():
         if name in RESERVED:
             continue
-        values = value if kind_of(value) == "list" else [value]
-        for each in values:
-            kind = kind_of(each)
-            parts["picture" if kind == "array" else kind].append(each)
+        try:
+            values = value if kind_of(value) == "list" else [value]
+            kinds = ["picture" if (kind := kind_of(each)) == "array" else kind for each in values]
+        except SetupError as error:
+            raise SetupError(f"{name}: {error}. Leave out what is no modality") from error
+        if "text" in kinds and name != "text":
+            raise SetupError(
+                f"{name}: expected words in text, answer, choices and says alone, found "
+                f"{value!r}: call the prompt text, and leave out what is no modality"
+            )
+        for kind, each in zip(kinds, values, strict=True):
+            parts[kind].append(each)
     return parts
 
 

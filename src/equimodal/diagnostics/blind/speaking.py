@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -111,6 +112,7 @@ class Speaker:
             except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
                 found[place] = _unable(condition, error)
         if prompts:
+            _share(prompts)
             answers, choices = self._answers(made[0])
             self._examine(next(iter(prompts.values())), answers[0])
             found |= self._read(conditions, prompts, answers, choices)
@@ -171,6 +173,16 @@ class Speaker:
                 f"{type(self.model).__name__} sees the answer while it reads the prompt: what it "
                 "holds likely cannot be read in one pass. Give blind a function that scores samples"
             )
+
+
+def _share(prompts: dict[int, Prompts]) -> None:
+    """Hold media once that are the same for several prompts."""
+    first, *others = prompts
+    media = prompts[first].media
+    for place in others:
+        theirs = prompts[place].media
+        if media.keys() == theirs.keys() and all(torch.equal(media[n], theirs[n]) for n in media):
+            prompts[place] = replace(prompts[place], media=media)
 
 
 def _of_answer(told: Told) -> Scores:

@@ -116,13 +116,13 @@ class AGM(Method):
 
     def objective(self, step: Step) -> dict[str, Tensor]:
         nothing = step.logits.new_zeros(())
+        several = ranks.world_size(step.process_group) > 1
         if not step.single and self._splits(step):
             with torch.no_grad():
                 self._responses = self._asked.of(step, 0)
-            terms = {WHOLE: _as_it_is(step)}
-            if ranks.world_size(step.process_group) > 1:  # all average the same list of terms
-                terms = {**dict.fromkeys(self.names, nothing), **terms}
-            return {"joint": nothing, **terms}
+            if several:  # all average the same list of terms
+                return {"joint": _as_it_is(step), **dict.fromkeys(self.names, nothing)}
+            return {"joint": nothing, WHOLE: _as_it_is(step)}
         responses = self._asked.of(step, mix(self.seed, self._taken))
         self._responses = responses.detach()
         if step.single:
@@ -133,8 +133,8 @@ class AGM(Method):
             # The value of the whole, and the gradient of this response alone.
             logits = step.logits.detach() + (response - response.detach())
             terms[name] = step.loss(logits) - (1 - share) * joint
-        if ranks.world_size(step.process_group) > 1:
-            terms[WHOLE] = nothing
+        if several and self._layer:
+            nothing = 0 * step.joint  # another rank's is the whole
         return {"joint": nothing, **terms}
 
     def _splits(self, step: Step) -> bool:
@@ -204,7 +204,7 @@ class AGM(Method):
         factors = dict(zip(self.names, self._factors, strict=True))
         scaled = [
             self._by_place(modality, of, factors)
-            if name == WHOLE
+            if name in ("joint", WHOLE)
             else torch._foreach_mul(of, factors[name])
             for name, of in gradients.items()
         ]
@@ -218,8 +218,6 @@ class AGM(Method):
         """Return gradients of the whole loss, scaled as the responses that lead to them."""
         if modality in factors:
             return list(torch._foreach_mul(gradients, factors[modality]))
-        if not self._layer:
-            return gradients  # zeros: on no rank is this term used
         assert self._modalities is not None
         (layer,) = self._layer
         of = torch.stack([factors[name] for name in self._widths])
