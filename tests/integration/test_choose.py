@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,10 +24,13 @@ import equimodal as eq
 from equimodal import data
 from equimodal.choosing import Choice, choose, predictions
 from equimodal.choosing.build import build_of
+from equimodal.choosing.candidate import candidates, trials
 from equimodal.choosing.late import weighed
 from equimodal.choosing.seeds import seed_all, seed_epoch
+from equimodal.choosing.train import train
 from equimodal.choosing.words import line
 from equimodal.cli import main
+from equimodal.methods import teachers_of
 from equimodal.tasks import lock as locks
 from equimodal.tasks import locked
 from equimodal.training import Settings
@@ -84,11 +88,17 @@ def test_what_is_said_and_left_behind(whole: Choice) -> None:
 
 
 def by_hand(
-    pasted: str, rate: float, seed: int, built_by: Callable[[], dict[str, Any]], weights: Any = None
-) -> tuple[list[float], float]:
-    """Paste the line into a plain loop of one's own; return scores of validation and of test."""
+    pasted: str, rate: float, seed: int, built_by: Callable[[], dict[str, Any]]
+) -> tuple[eq.Balancer, dict[str, Any], list[float]]:
+    """Paste the line into a plain loop of one's own; return all, and scores of validation data."""
+    teachers = None
+    if "teachers=teachers" in pasted:
+        alone = re.sub(r"eq.Balancer\(.*?\), model", "eq.Balancer(eq.Ensemble(), model", pasted)
+        taught, theirs, _ = by_hand(alone, rate, seed, built_by)
+        teachers = teachers_of(taught, next(iter(theirs["val"])))
+        taught.detach()
     seed_all(seed)
-    built = built_by()
+    built = {**built_by(), "teachers": teachers}
     model, several = built["model"], isinstance(built["optimizer"], list)
     optimizers = built["optimizer"] if several else [built["optimizer"]]
     for each in optimizers:
@@ -105,10 +115,11 @@ def by_hand(
         seed_epoch(seed, epoch, built["train"])
         model.train()
         for batch in balancer.batches(built["train"]):
-            with torch.autocast("cpu", kind, enabled=kind is not None):
-                logits, target = built["forward"](model, batch)
-                loss = balancer.loss(logits, target)
-            balancer.backward(scaler.scale(loss))
+            for _ in balancer.passes():
+                with torch.autocast("cpu", kind, enabled=kind is not None):
+                    logits, target = built["forward"](model, batch)
+                    loss = balancer.loss(logits, target)
+                balancer.backward(scaler.scale(loss))
             for each in optimizers:
                 scaler.unscale_(each)
             balancer.modulate()
@@ -128,9 +139,7 @@ def by_hand(
         balancer.end_epoch()
     model.load_state_dict(best[0])
     balancer.load_state_dict(best[1])
-    test = score(balancer, built, "test", weights)
-    balancer.detach()
-    return scores, test
+    return balancer, built, scores
 
 
 def score(balancer: eq.Balancer, built: dict[str, Any], split: str, weights: Any = None) -> float:
@@ -157,11 +166,12 @@ def retrained(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(known["threads"])
     try:
-        scores, test = by_hand(
+        balancer, built, scores = by_hand(
             known["line"], known["rate"], known["seed"],
             (lambda: function(fold=known["seed"] % 5)) if name == "folding" else function,
-            known["weights"],
         )  # fmt: skip
+        with balancer:
+            test = score(balancer, built, "test", known["weights"])
     finally:
         torch.set_num_threads(threads)
     place = known["seed"] - 1000
@@ -190,9 +200,27 @@ def test_the_line_of_any_row_trains_to_the_same_numbers(whole: Choice, label: st
     try:
         methods = [tuple(each) for each in said["methods"]]
         pasted = line(methods, said["rate"], 3, said["seed"], ["forward"])
-        scores, _ = by_hand(pasted, said["rate"], said["seed"], stranger.build)
+        balancer, _, scores = by_hand(pasted, said["rate"], said["seed"], stranger.build)
+        balancer.detach()
     finally:
         torch.set_num_threads(threads)
+    assert scores == said["history"]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not follow the size of gradients")  # AdamW
+@pytest.mark.parametrize("name", ["g2d", "pmr", "masam"])
+def test_a_line_with_teachers_loaders_or_second_passes_does_too(name: str, tmp_path: Path) -> None:
+    (candidate,) = candidates(3, [name])
+    methods = trials(candidate, 1, ["sound", "picture"])[0].methods()
+    spec = {
+        "build": "support.stranger:build", "path": None, "threads": 1, "methods": methods,
+        "rate": 0.5, "seed": 7, "late": False, "keep": False,
+    }  # fmt: skip
+    train(spec, tmp_path)
+    said = json.loads((tmp_path / "result.json").read_text())
+    pasted = line(methods, 0.5, 3, 7, ["forward"])
+    balancer, _, scores = by_hand(pasted, 0.5, 7, stranger.build)
+    balancer.detach()
     assert scores == said["history"]
 
 
@@ -330,8 +358,6 @@ def test_what_does_not_fit_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import re
-
     monkeypatch.chdir(TESTS)
     assert main(["choose", *given, "--workers=1", f"--out={tmp_path / 'out'}"]) == 2
     err = capsys.readouterr().err
