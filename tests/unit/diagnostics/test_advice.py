@@ -310,6 +310,18 @@ def test_a_command_compares_the_methods_that_are_advised() -> None:
     assert advise(made(), "equimodal compare watch").next == ()
 
 
+def test_choosing_is_asked_about_what_it_does_not_try_anyway() -> None:
+    found = advise(made(together=None, **lost(visual=near(0.1))), "equimodal choose mine:model")
+    named = ",".join((*MENDING, *THROTTLING)).removeprefix("multi-loss,")
+    assert found.next[-1] == f"equimodal choose mine:model '--methods=[{named}]'"
+
+
+def test_where_encoders_alone_are_what_lacks_the_command_trains_them() -> None:
+    given = {"compare": "equimodal compare watch", "again": "equimodal diagnose run"}
+    assert advise(made(gap=None), **given).next == ("equimodal diagnose run",)
+    assert "equimodal diagnose run" not in advise(made(samples=1), **given).next
+
+
 def test_every_verdict_comes_from_a_rule_and_every_rule_can_decide() -> None:
     cases = [
         made(samples=1),

@@ -53,6 +53,7 @@ def diagnose(
     split: str = "",
     curves: Mapping[str, Any] | None = None,
     compare: str = "",
+    again: str = "",
     notes: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -76,7 +77,8 @@ def diagnose(
         data: what to call the data.
         split: what to call this part of it.
         curves: of its training, see `Curves.to_dict`.
-        compare: a command that compares methods on the data, without ``--methods``, to be advised.
+        compare: a command to be advised, without ``--methods``, that compares methods on the data.
+        again: a command to be advised that trains each encoder alone too, where that is what lacks.
         notes: what a reader has to know.
         resamples: of the bootstrap.
         seed: of what is drawn.
@@ -173,7 +175,7 @@ def diagnose(
         best = {name: better([of[name] for of in could]) for name in subject.names}
         short = {name: of - rows[name] for name, of in best.items()}
         examined = replace(examined, shortfall=_means(short, resamples, seed))
-    return replace(examined, advice=advise(examined, compare))
+    return replace(examined, advice=advise(examined, compare, again))
 
 
 def _named(found: Predictions, classes: Sequence[str] | None) -> tuple[str, ...]:
