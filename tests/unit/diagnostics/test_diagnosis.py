@@ -219,6 +219,14 @@ def test_what_is_known_of_the_encoders_alone_needs_no_training(
         assert found.alone[name].value == pytest.approx(accuracy)
         expected = accuracy - found.probes[name].value
         assert found.gap[name].value == pytest.approx(expected)
+        assert not found.alone[name].known
+        assert not found.gap[name].known
+        assert (found.shortfall or {})[name].known, "of its probe, which was measured"
+    text = str(found)
+    assert re.search(r"its encoder trained alone +90\.0$", text, re.MULTILINE)
+    assert re.search(r"gap, alone minus probe +[+-][\d.]+$", text, re.MULTILINE)
+    written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert str(Diagnosis.from_dict(written)) == text
 
 
 def test_the_head_on_all_features_is_a_logistic_regression_on_their_row() -> None:

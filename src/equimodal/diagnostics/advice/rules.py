@@ -98,7 +98,17 @@ def frozen(found: Diagnosis) -> Advice | None:
 
 
 def no_reference(found: Diagnosis) -> Advice | None:
-    """Say nothing where it is not known what the encoders could be."""
+    """Say nothing where it is not known what the encoders could be, or not how surely."""
+    unsure = {name: of for name, of in (found.gap or {}).items() if not of.known}
+    if unsure:
+        return _advice(
+            found,
+            "cannot tell",
+            f"How sure it is what {_listed([*unsure])} would reach alone is not known, nor whether "
+            "anything is lost: an accuracy that was given says nothing of its own error.",
+            [Reason("Alone as given, minus a probe on the encoder.", unsure)],
+            ["give for each sample whether it is right alone, or a function that trains it"],
+        )
     if found.gap is not None:
         return None
     return _advice(
