@@ -42,6 +42,28 @@ def model():
 """
 
 
+OWN = """
+def untrained_head():
+    made = model()
+    optimizer = torch.optim.SGD(made["model"].parameters(), lr=0.01)
+    train, val = [batch(200)], [batch(200, seed=2)]
+    for _ in range(40):
+        torch.nn.functional.cross_entropy(made["model"](*train[0][:-1]), train[0][-1]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    def alone(subject, train_loader, loader):
+        from equimodal.diagnostics import alone
+        def adam(parameters):
+            return torch.optim.Adam(parameters, 0.03)
+        return alone(subject, train_loader, loader, loader, adam, 30)
+    del made["loader"]
+    return {
+        **made, "optimizer": optimizer, "train": train, "val": val, "alone": alone,
+        "test": [batch(100, seed=3)], "epochs": 1,
+    }
+"""
+
+
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run on watch."""
@@ -55,10 +77,11 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory from which modules are imported, and forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    # Its own alone: other modules that were imported meanwhile know each other.
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def diagnosed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -188,6 +211,46 @@ def test_the_command_that_is_advised_describes_the_same_data(tmp_path: Path) -> 
     again = source_of(parser.read(words))
     assert again.name == str(file)
     assert dict(again.options) == options
+
+
+def test_advice_ends_in_a_line_that_can_be_pasted(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a diagnosis without encoders alone, to one with them, to a comparison."""
+    npz(there / "my data.npz")
+    train = ["train", "my data.npz", "--validation=0.5", "--method=joint", "--lr=0.01"]
+    assert main([*train, "--epochs=2", "--out=a run"]) == 0
+    capsys.readouterr()
+
+    def advised(*command: str) -> list[str]:
+        assert main(list(command)) == 0
+        printed = capsys.readouterr().out.split("\n\n")
+        (advice,) = [each for each in printed if each.startswith("Advice: ")]
+        name, *words = shlex.split(advice.splitlines()[-1])
+        assert name == "equimodal"
+        return words
+
+    again = advised("diagnose", "a run", "--no-alone")
+    assert again == ["diagnose", "a run"]
+    command = advised(*again)
+    file = there / "my data.npz"
+    assert command[:5] == ["compare", str(file), "--validation=0.5", "--epochs=2", "--lr=0.01"]
+    assert main([*command, "--seeds=1", "--workers=1", "--rows=[joint,dgl]", "--out=study"]) == 0
+    table = (there / "study" / "table.md").read_text()
+    assert "| joint |" in table
+    assert "| dgl |" in table
+
+
+def test_advice_on_a_model_of_ones_own_asks_choosing(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line is run with a budget that it refuses, once it knows the function and all methods."""
+    (there / "mine.py").write_text(ENTRY + OWN)
+    printed = diagnosed(capsys, "mine:untrained_head")
+    name, *command = shlex.split(printed.rstrip().splitlines()[-1])
+    assert (name, *command[:2]) == ("equimodal", "choose", "mine:untrained_head")
+    assert main([*command, "--budget=1", "--workers=1"]) == 2
+    assert "--budget: expected" in capsys.readouterr().err
 
 
 def test_folders_that_hold_no_finished_run_of_the_joint_head_are_refused(

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from equimodal import data
 from equimodal.cli.comparing import comparing
 from equimodal.cli.entry import NEEDED, OPTIONAL, entry_of
 from equimodal.cli.examined import Examined
@@ -124,9 +125,18 @@ def _of_run(options: Any, say: Any) -> Diagnosis:
             split=options.split,
             curves=examined.curves(),
             compare=comparing(examined.noted, splits, examined.settings, examined.parts[1]),
+            again=_with_alone(options, given) if options.no_alone else "",
             notes=notes,
             say=say,
         )
+
+
+def _with_alone(options: Any, given: data.Source | None) -> str:
+    """Return the command again, which trains each encoder alone this time."""
+    words = [options.model, *([] if given is None else given.words())]
+    split = [] if options.split == "val" else [f"--split={options.split}"]
+    out = [] if options.out is None else [f"--out={options.out}"]
+    return shlex.join(["equimodal", "diagnose", *words, *split, *out])
 
 
 def _of_entry(path: str, say: Any) -> Diagnosis:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +22,8 @@ class Interval:
 
     Args:
         value: on all samples.
-        low: its lower end.
-        high: its upper end.
+        low: its lower end; NaN where no interval is known, as of a number that somebody gave.
+        high: its upper end, likewise.
     """
 
     value: float
@@ -33,8 +33,26 @@ class Interval:
     def __format__(self, spec: str) -> str:
         """Format in per cent, such as ``78.1 [76.9, 79.3]``; ``+`` in the spec shows signs."""
         sign = "+" if "+" in spec else ""
+        if not self.known:
+            return f"{100 * self.value:{sign}.1f}"
         low, high = f"{100 * self.low:{sign}.1f}", f"{100 * self.high:{sign}.1f}"
         return f"{100 * self.value:{sign}.1f} [{low}, {high}]"
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return JSON values; of an interval that is not known None."""
+        low, high = (self.low, self.high) if self.known else (None, None)
+        return {"value": self.value, "low": low, "high": high}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, float | None]) -> Interval:
+        """Return what `to_dict` was made of."""
+        value, low, high = (found[name] for name in ("value", "low", "high"))
+        return cls(*(math.nan if each is None else each for each in (value, low, high)))
 
     def excludes(self, value: float) -> bool:
         """Return whether a value lies outside the interval."""

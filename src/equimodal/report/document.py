@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import Any
 
 from equimodal.compare.runs import chosen
-from equimodal.compare.summary import REFERENCE, Row
 from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
 from equimodal.report import findings, paper, progress, standing
+from equimodal.report.cards import cards, title
 from equimodal.report.command import command_of, versions_of
 from equimodal.report.diagnosed import advice, contributed
 from equimodal.report.findings import Findings
@@ -134,53 +134,15 @@ def page_of(results: Results, examined: Findings) -> Page:
 
 def _of_comparison(results: Results) -> dict[str, Any]:
     rows = results.rows
-    methods = sum(row.entry.method != "unimodal" for row in rows)
-    seeds = len(results.seeds)
     sentence = verdict(rows) if rows else "No run is finished yet: there is nothing to compare."
-    plural = "" if seeds == 1 else "s"
     first, _, rest = sentence.partition(". ")
     return {
-        "title": f"{results.data}: {methods} methods over {seeds} seed{plural}",
+        "title": title(results.data, rows, len(results.seeds)),
         "verdict": f"{first.rstrip('.')}.",
         "elaboration": rest,
-        "facts": _facts(results),
+        "facts": cards(rows),
         "caution": standing.by_chance(rows),
     }
-
-
-def _facts(results: Results) -> list[tuple[str, Cell]]:
-    """Choose the numbers that a reader looks for first; by validation, where there is a choice."""
-    rows = results.rows
-    joint = next((row for row in rows if row.entry.label == REFERENCE), None)
-    alone = {row.entry.options["modality"]: row for row in rows if row.entry.method == "unimodal"}
-    others = [row for row in rows if row.entry.method not in ("unimodal", REFERENCE)]
-    facts = []
-    if joint is not None:
-        facts.append((f"{REFERENCE} training", _accuracy(joint)))
-    if others:
-        best = max(others, key=_validated)
-        facts.append((f"{best.label}: the best on validation", _accuracy(best)))
-    if alone:
-        name, row = max(alone.items(), key=lambda each: _validated(each[1]))
-        facts.append((f"{name} alone: the best single modality", _accuracy(row)))
-    if joint is not None:
-        gaps = {
-            name: row.accuracy.mean - joint.modalities[name].mean for name, row in alone.items()
-        }
-        for name, gap in sorted(gaps.items(), key=lambda each: -each[1])[:1]:
-            ours, theirs = joint.modalities[name].mean, alone[name].accuracy.mean
-            label = f"{name}: read through the joint head, against a model of its own"
-            aside = f"{100 * ours:.1f} against {100 * theirs:.1f}"
-            facts.append((label, Cell(f"{-100 * gap:+.1f}", -gap, aside)))
-    return facts
-
-
-def _accuracy(row: Row) -> Cell:
-    return share(row.accuracy.mean, (row.accuracy.low, row.accuracy.high))
-
-
-def _validated(row: Row) -> float:
-    return fmean(result.val["accuracy"] for result in row.results.values())
 
 
 def _of_run(results: Results, examined: Findings) -> dict[str, Any]:

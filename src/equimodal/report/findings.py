@@ -229,4 +229,6 @@ def _spelt(value: Any) -> str:
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     if finite(found.low) and finite(found.high):
         return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    if isinstance(value, Mapping):  # of a number that was given, there is no interval
+        return f"{100 * found.value:.1f}"
     return f"{found.value:.4g}"

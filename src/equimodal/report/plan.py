@@ -22,7 +22,7 @@ from equimodal.tasks.progress import PLACE
 from equimodal.tasks.task import FAILED
 from equimodal.training.diverged import reason
 
-State = Literal["waiting", "training", "broken off", "failed", "diverged"]
+State = Literal["waiting", "not begun", "training", "broken off", "failed", "diverged"]
 NAMED = re.compile(
     r"(?P<label>.+?)(?P<chosen>(?:-[A-Za-z_][\w.]*-[\d.e+-]*\d)*)-seed-(?P<seed>\d+)-\w+"
 )
@@ -111,7 +111,7 @@ def state(folder: Path, alive: bool) -> State:
     if (folder / FAILED).exists():
         return "diverged" if reason(folder) else "failed"
     if not folder.is_dir():
-        return "waiting"
+        return "waiting" if alive else "not begun"
     return "training" if alive and (folder / PLACE).exists() else "broken off"
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from equimodal.compare.statistics import Estimate
 from equimodal.compare.summary import REFERENCE, Row
 from equimodal.compare.verdict import ENOUGH
+from equimodal.report.cards import methods_in
 from equimodal.report.picture import (
     GRID,
     INK,
@@ -144,13 +145,15 @@ def _keys(rows: Sequence[Row]) -> list[Key]:
 
 def by_chance(rows: Sequence[Row]) -> str:
     """Say how many of the methods would stand apart from joint training by luck."""
-    pairs = [len(row.versus.values) for row in rows if row.versus is not None and _judged(row)]
-    if len(pairs) < 2:
+    methods = methods_in(rows)
+    judged = sum(map(_judged, methods))
+    if judged < 2:
         return ""
-    expected = 0.05 * len(pairs)
+    expected = 0.05 * judged
     about = f"about {expected:.0f}" if expected >= 1.5 else "fewer than one"
+    few = f" of {len(methods)}" if judged < len(methods) else ""
     return (
-        f"{len(pairs)} methods are held against {REFERENCE} training, each by itself. If none of "
+        f"{judged}{few} methods are held against {REFERENCE} training, each by itself. If none of "
         f"them differed from it, {about} would still have a difference of one sign with every seed."
     )
 

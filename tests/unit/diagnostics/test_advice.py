@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -308,6 +309,31 @@ def test_a_command_compares_the_methods_that_are_advised() -> None:
     named = ",".join((*MENDING, *THROTTLING))
     assert found.next[-1] == f"equimodal compare watch '--methods=[{named}]'"
     assert advise(made(), "equimodal compare watch").next == ()
+
+
+def test_choosing_is_asked_about_what_it_does_not_try_anyway() -> None:
+    found = advise(made(together=None, **lost(visual=near(0.1))), "equimodal choose mine:model")
+    named = ",".join((*MENDING, *THROTTLING)).removeprefix("multi-loss,")
+    assert found.next[-1] == f"equimodal choose mine:model '--methods=[{named}]'"
+
+
+def test_a_gap_that_rests_on_a_mere_accuracy_tells_nothing() -> None:
+    """However large it is: its error is not known. Of the others it is."""
+    bare = Interval(0.4, math.nan, math.nan)
+    found = advise(made(together=None, **lost(visual=bare)), "equimodal compare watch")
+    assert found.verdict == "cannot tell"
+    assert "what visual would reach alone is not known" in found.summary
+    assert found.next == (
+        "give for each sample whether it is right alone, or a function that trains it",
+    )
+    assert found.because[0].evidence == {"visual": bare}
+    assert advise(made(together=None, **lost(visual=near(0.4)))).verdict == "try balancing"
+
+
+def test_where_encoders_alone_are_what_lacks_the_command_trains_them() -> None:
+    given = {"compare": "equimodal compare watch", "again": "equimodal diagnose run"}
+    assert advise(made(gap=None), **given).next == ("equimodal diagnose run",)
+    assert "equimodal diagnose run" not in advise(made(samples=1), **given).next
 
 
 def test_every_verdict_comes_from_a_rule_and_every_rule_can_decide() -> None:

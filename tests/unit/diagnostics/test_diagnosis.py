@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -220,6 +219,14 @@ def test_what_is_known_of_the_encoders_alone_needs_no_training(
         assert found.alone[name].value == pytest.approx(accuracy)
         expected = accuracy - found.probes[name].value
         assert found.gap[name].value == pytest.approx(expected)
+        assert not found.alone[name].known
+        assert not found.gap[name].known
+        assert (found.shortfall or {})[name].known, "of its probe, which was measured"
+    text = str(found)
+    assert re.search(r"its encoder trained alone +90\.0$", text, re.MULTILINE)
+    assert re.search(r"gap, alone minus probe +[+-][\d.]+$", text, re.MULTILINE)
+    written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert str(Diagnosis.from_dict(written)) == text
 
 
 def test_the_head_on_all_features_is_a_logistic_regression_on_their_row() -> None:
@@ -485,11 +492,11 @@ def test_the_page_has_a_block_for_each_question(many: tuple[Subject, Any, Any]) 
     assert float(shown["milliseconds of a training step"]) > 0
 
     assert found.advice is not None
-    once = replace(found.advice, next=("multi-loss", "equimodal " + "word " * 30))
-    lines = str(replace(found, advice=once)).splitlines()
-    start = lines.index("  - multi-loss") + 1
-    pasted = "\n".join(lines[start:]).removeprefix("  - ")
-    assert shlex.split(pasted.replace("\\\n", "")) == ["equimodal", *["word"] * 30]
+    command = "equimodal " + "word " * 30
+    once = replace(found.advice, next=("multi-loss", command))
+    *lines, last = str(replace(found, advice=once)).splitlines()
+    assert lines[-1] == "  - multi-loss"
+    assert last == command, "one line, whatever its length, with nothing before it"
     assert all(len(line) <= 78 for line in lines)
 
     failed = {**found.cost, "seconds_step": None, "untimed": "ValueError: no"}

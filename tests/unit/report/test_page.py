@@ -224,7 +224,8 @@ def test_a_comparison_that_has_hardly_begun_is_reported(tmp_path: Path) -> None:
     comparison(tmp_path, plan=True, entries=[Entry("joint", "joint")], left=["joint"])
     _, page = markup_of(tmp_path)
     assert "No run is finished yet" in page.text
-    assert "0 of 2 runs are finished (2 waiting)" in page.text
+    assert "0 of 2 runs are finished (2 not begun)" in page.text
+    assert "watch: a comparison without a result" in page.text
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', '{"format": 1, "advice": 7}'])

@@ -78,7 +78,7 @@ def test_missing_seeds_and_rows_are_named_and_the_rest_is_there(tmp_path: Path) 
     shutil.rmtree(place(tmp_path, "ensemble", 1, runs))
     found = read(tmp_path)
     assert labels(found) == [e.label for e in JOB if e.label != "ge"]
-    assert any("17 of 20 runs" in each and "3 waiting" in each for each in found.notices)
+    assert any("17 of 20 runs" in each and "3 not begun" in each for each in found.notices)
     assert "Seeds that are missing: ensemble (1)." in found.notices
     assert "No seed is finished, so that there is no row: ge." in found.notices
     table = results_table(found.rows, MODALITIES)
@@ -226,7 +226,7 @@ def test_states_come_from_the_files(tmp_path: Path) -> None:
         return [held.state for held in read(tmp_path).runs]
 
     before = files_of(tmp_path)
-    assert states() == ["failed", "broken off", "broken off", "waiting", "waiting", "waiting"]
+    assert states() == ["failed", "broken off", "broken off", *["not begun"] * 3]
     assert files_of(tmp_path) == before, "a reader leaves nothing behind"
     with locked(tmp_path / HOLD, "held"):  # by whoever is at the comparison
         assert states() == ["failed", "training", "broken off", "waiting", "waiting", "waiting"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import nan
 from typing import Any
 
 from torch import Tensor
@@ -53,6 +54,7 @@ def diagnose(
     split: str = "",
     curves: Mapping[str, Any] | None = None,
     compare: str = "",
+    again: str = "",
     notes: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -76,7 +78,8 @@ def diagnose(
         data: what to call the data.
         split: what to call this part of it.
         curves: of its training, see `Curves.to_dict`.
-        compare: a command that compares methods on the data, without ``--methods``, to be advised.
+        compare: a command to be advised, without ``--methods``, that compares methods on the data.
+        again: a command to be advised that trains each encoder alone too, where that is what lacks.
         notes: what a reader has to know.
         resamples: of the bootstrap.
         seed: of what is drawn.
@@ -147,10 +150,15 @@ def diagnose(
     say("disturbing the modalities")
     disturbed = robustness(subject, loader, resamples=resamples, seed=seed)
     examined = replace(examined, robustness=disturbed.to_dict())
-    could = [] if known is None else [known.values]
+    could = [] if known is None else [_without(known.values, known.bare)]
     if known is not None:
         examined = replace(
-            examined, alone=_means(known.values, resamples, seed), alone_tells=known.tells
+            examined,
+            alone={
+                **_means(_without(known.values, known.bare), resamples, seed),
+                **{n: Interval(float(known.values[n][0]), nan, nan) for n in sorted(known.bare)},
+            },
+            alone_tells=known.tells,
         )
     if train_loader is not None:
         say("training linear probes on the frozen encoders")
@@ -169,11 +177,12 @@ def diagnose(
                 gap=gap(known.known, probed, resamples, seed).difference,
                 together=together_of(subject, known, found, train_loader, loader, resamples, seed),
             )
-    if could:
-        best = {name: better([of[name] for of in could]) for name in subject.names}
+    if any(could):
+        both = {name: [of[name] for of in could if name in of] for name in subject.names}
+        best = {name: better(of) for name, of in both.items() if of}
         short = {name: of - rows[name] for name, of in best.items()}
         examined = replace(examined, shortfall=_means(short, resamples, seed))
-    return replace(examined, advice=advise(examined, compare))
+    return replace(examined, advice=advise(examined, compare, again))
 
 
 def _named(found: Predictions, classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -246,6 +255,11 @@ class Spread:
         count = length(self.loader) or self.batches
         step = max(1, -(-count // self.batches))
         return itertools.islice(self.loader, 0, count, step)
+
+
+def _without(values: Mapping[str, Tensor], bare: Collection[str]) -> dict[str, Tensor]:
+    """Return what is known sample by sample: of a mere accuracy nobody knows how sure it is."""
+    return {name: of for name, of in values.items() if name not in bare}
 
 
 def _means(values: Mapping[str, Tensor], resamples: int, seed: int) -> dict[str, Interval]:

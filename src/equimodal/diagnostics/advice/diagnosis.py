@@ -181,7 +181,9 @@ class Diagnosis:
 def _plain(value: Any) -> Any:
     if isinstance(value, Advice):
         return value.to_dict()
-    if isinstance(value, Interval | Reading | Together):
+    if isinstance(value, Interval):
+        return value.to_dict()
+    if isinstance(value, Reading | Together):
         return asdict(value)
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
@@ -191,6 +193,4 @@ def _plain(value: Any) -> Any:
 
 
 def _intervals(found: Mapping[str, Mapping[str, float]]) -> dict[str, Interval]:
-    return {
-        name: Interval(each["value"], each["low"], each["high"]) for name, each in found.items()
-    }
+    return {name: Interval.from_dict(each) for name, each in found.items()}

@@ -1,4 +1,4 @@
-"""A diagnosis as a page of text, at most 80 columns wide."""
+"""A diagnosis as a page of text, at most 80 columns wide but for a command in its last line."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ def _advice(advice: Advice) -> Iterator[str]:
             yield _line(f"  {name}", of if isinstance(of, Interval) else f"{of:,}")
     if advice.next:
         yield "Next"
+    commands = [each for each in advice.next if each.startswith("equimodal ")]
     for each in advice.next:
-        *lines, last = _wrapped(each, 2, "- ")
-        # A command that is pasted must not end with its first line.
-        yield from (f"{line} \\" for line in lines) if each.startswith("equimodal ") else lines
-        yield last
+        if each not in commands:
+            yield from _wrapped(each, 2, "- ")
+    yield from commands  # by itself in a line, however long, to be pasted as it stands
 
 
 def _line(what: str, of: Interval | str, indent: int = 2, sign: str = "") -> str:
@@ -135,7 +135,7 @@ def _wrapped(text: str, indent: int = 0, mark: str = "") -> list[str]:
     margin = " " * indent
     return textwrap.wrap(
         text,
-        WIDTH - 2 * text.startswith("equimodal "),  # room for what joins the lines of a command
+        WIDTH,
         initial_indent=margin + mark,
         subsequent_indent=margin + " " * len(mark),
         break_on_hyphens=False,

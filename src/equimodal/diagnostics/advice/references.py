@@ -32,12 +32,14 @@ class References:
             no more than an accuracy is known.
         tells: whether the modality is then better than chance.
         subject: the encoders, where they were trained here.
+        bare: the modalities of which no more than an accuracy is known.
     """
 
     known: Known
     values: dict[str, Tensor]
     tells: dict[str, bool]
     subject: Subject | None
+    bare: frozenset[str] = frozenset()
 
 
 def references_of(
@@ -66,12 +68,14 @@ def references_of(
         values = {name: of.double() for name, of in alone.values.items()}
         return References(alone.values, values, tells, alone.subject)
     values = _values(alone, found)
+    bare = frozenset(name for name, of in alone.items() if not isinstance(of, Tensor))
     largest = float(found.target.bincount().max()) / len(found.target)
     return References(
         alone,
         values,
         {name: mean_interval(of, resamples, seed).low > largest for name, of in values.items()},
         None,
+        bare,
     )
 
 

@@ -37,17 +37,20 @@ THROTTLING = ("ogm-ge", "ge")  # what its noise alone does has to be known
 Rule = Callable[[Diagnosis], Advice | None]
 
 
-def advise(found: Diagnosis, compare: str = "") -> Advice:
+def advise(found: Diagnosis, compare: str = "", again: str = "") -> Advice:
     """Return whether to balance, and why; a function of the numbers alone.
 
     Args:
         found: the diagnosis; its own advice is not looked at.
-        compare: a command that compares methods on the data, without ``--methods``.
+        compare: a command that compares methods on the data, or chooses one for the model, without
+            ``--methods``; it ends the advice where there are methods to try.
+        again: a command that trains each encoder alone too; it does where that is what lacks.
     """
     for rule in RULES:
         advice = rule(found)
         if advice is not None:
-            return _with_command(advice, compare)
+            lacking = rule is no_reference and again
+            return replace(advice, next=(again,)) if lacking else _with_command(advice, compare)
     raise AssertionError("the last rule always applies")
 
 
@@ -97,7 +100,17 @@ def frozen(found: Diagnosis) -> Advice | None:
 
 
 def no_reference(found: Diagnosis) -> Advice | None:
-    """Say nothing where it is not known what the encoders could be."""
+    """Say nothing where it is not known what the encoders could be, or not how surely."""
+    unsure = {name: of for name, of in (found.gap or {}).items() if not of.known}
+    if unsure:
+        return _advice(
+            found,
+            "cannot tell",
+            f"How sure it is what {_listed([*unsure])} would reach alone is not known, nor whether "
+            "anything is lost: an accuracy that was given says nothing of its own error.",
+            [Reason("Alone as given, minus a probe on the encoder.", unsure)],
+            ["give for each sample whether it is right alone, or a function that trains it"],
+        )
     if found.gap is not None:
         return None
     return _advice(
@@ -325,7 +338,10 @@ def _advice(
 
 
 def _with_command(advice: Advice, compare: str) -> Advice:
-    named = ",".join(each for each in advice.next if each in available())
+    methods = [each for each in advice.next if each in available()]
+    if compare.startswith("equimodal choose "):
+        methods = [each for each in methods if each != MENDING[0]]  # a baseline there anyway
+    named = ",".join(methods)
     if not compare or not named:
         return advice
     command = f"{compare} {shlex.quote(f'--methods=[{named}]')}"

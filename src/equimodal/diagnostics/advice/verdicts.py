@@ -52,7 +52,7 @@ class Advice:
                 {
                     "text": reason.text,
                     "evidence": {
-                        name: vars(of).copy() if isinstance(of, Interval) else of
+                        name: of.to_dict() if isinstance(of, Interval) else of
                         for name, of in reason.evidence.items()
                     },
                 }
@@ -69,7 +69,7 @@ class Advice:
             Reason(
                 each["text"],
                 {
-                    name: Interval(**of) if isinstance(of, Mapping) else of
+                    name: Interval.from_dict(of) if isinstance(of, Mapping) else of
                     for name, of in each["evidence"].items()
                 },
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,7 +52,7 @@ def gap(
         alone: from `alone`, or from `probes` on its subject; or what is known already, by modality:
             predicted classes of the samples that were probed, int64, shape ``(N,)``; whether they
             were right, bool, or another metric, floating, likewise; or an accuracy between 0 and 1,
-            whose own uncertainty over samples is then left out of the interval.
+            of which nobody knows how sure it is: its gap has no interval (NaN).
         probes: from `probes`, on the same samples in the same order.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -73,7 +74,12 @@ def gap(
             raise SetupError("gap: " + unknown("modality", name, probes.values))
         jointly = probes.values[name]
         reached = values_of(name, given, probes.target)
-        difference[name] = mean_interval(reached - jointly, resamples, seed)
+        differences = reached - jointly
+        difference[name] = (
+            mean_interval(differences, resamples, seed)
+            if isinstance(given, Tensor)
+            else Interval(float(differences.mean()), math.nan, math.nan)
+        )
     return Gap(difference)
 
 
