@@ -17,7 +17,7 @@ from equimodal.functional.agm import circle_weights, shapley_responses
 from equimodal.functional.valuation import weighted_sums
 from equimodal.methods.gradient import agm
 from equimodal.methods.gradient.agm import AGM
-from equimodal.methods.gradient.apart import _source
+from equimodal.methods.gradient.apart import source
 from equimodal.scores.generic import Structure
 from equimodal.scores.rows import Head
 from support.worlds import Silencing, World, batch, train, weights
@@ -193,16 +193,14 @@ def test_samples_that_gates_empty_count_as_before(monkeypatch: pytest.MonkeyPatc
 def test_a_feature_that_was_cut_out_of_a_join_is_its_own(frozen: tuple[int, ...]) -> None:
     pieces = [nn.Linear(4, width)(torch.randn(2, 4)) for width in (3, 5, 7)]
     joined = torch.cat([z.detach() if i in frozen else z for i, z in enumerate(pieces)], dim=1)
-    found = [
-        _source(joined.narrow(1, start, length).grad_fn)
-        for start, length in ((0, 3), (3, 5), (8, 7))
-    ]
+    places = ((0, 3), (3, 5), (8, 7))
+    found = [source((joined.narrow(1, *place).grad_fn, 0))[0] for place in places]
     expected = [None if i in frozen else z.grad_fn for i, z in enumerate(pieces)]
     if len(frozen) < 2:
         assert found == expected
     else:  # their lengths are not known, and so nothing is
         assert all(node is not None and node.name() == "SliceBackward0" for node in found)
-    assert _source(joined.narrow(1, 1, 4).grad_fn).name() == "SliceBackward0"
+    assert source((joined.narrow(1, 1, 4).grad_fn, 0))[0].name() == "SliceBackward0"
 
 
 # ---------------------------------------------------------------------- rows

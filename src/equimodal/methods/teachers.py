@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from equimodal.errors import MatchError, SetupError
 from equimodal.method import Capabilities, Method
+from equimodal.methods.remembered import Remembered
 from equimodal.readout import feature_vectors, move
 from equimodal.step import Shapes, Step
 
@@ -35,6 +36,7 @@ class Teachers:
 
     Args:
         given: for each modality a module from the encoder's input to logits and feature.
+        cached: for whom answers are kept, for messages; "" where each step asks.
 
     Attributes:
         checksums: one number for each teacher, from all its parameters and buffers.
@@ -43,7 +45,7 @@ class Teachers:
         SetupError: a teacher is no module.
     """
 
-    def __init__(self, given: Mapping[str, nn.Module]) -> None:
+    def __init__(self, given: Mapping[str, nn.Module], cached: str = "") -> None:
         if not isinstance(given, Mapping) or not given:
             raise SetupError(
                 'teachers: expected a module for each modality, such as {"audio": eq.Teacher('
@@ -59,6 +61,7 @@ class Teachers:
             for name, module in given.items()
         }
         self.checksums = {name: _checksum(module) for name, module in self.modules.items()}
+        self._known = {name: Remembered(cached) for name in self.modules if cached}
         self._latest: tuple[weakref.ref[Step], dict[str, Taught]] | None = None
 
     def move(self, device: torch.device) -> None:
@@ -84,17 +87,13 @@ class Teachers:
         return self._latest[1]
 
     def _ask(self, name: str, step: Step) -> Taught:
-        teacher, (args, kwargs) = self.modules[name], step.encoders[name][0]
-        floating = (p.dtype for p in teacher.parameters() if p.is_floating_point())
-        dtype = next(floating, None)
-        args, kwargs = _cast((args, kwargs), dtype)
-        answer = teacher(*args, **kwargs)
-        pair = isinstance(answer, tuple | list) and len(answer) == 2
-        if not pair or not all(isinstance(part, Tensor) for part in answer):
-            raise MatchError(
-                f"teachers[{name!r}]: expected (logits, feature), found {type(answer).__name__}: "
-                "let it return both, or write eq.Teacher(encoder, classifier)"
+        inputs = step.encoders[name][0]
+        if name in self._known:
+            answer = self._known[name].answers(
+                inputs, step.size, step.epoch, lambda given: self._told(name, given)
             )
+        else:
+            answer = self._told(name, inputs)
         logits, feature = answer
         if _numbers(logits) and _numbers(step.logits) and len(logits) == len(step.logits):
             logits = logits.view_as(step.logits)  # with or without a dimension of one class
@@ -114,6 +113,25 @@ class Teachers:
         precision = step.shapes.dtype
         return Taught(logits.to(precision), feature.to(precision))
 
+    def _told(self, name: str, inputs: Any) -> tuple[Tensor, ...]:
+        """Return what a teacher says of inputs: logits and feature, as it gives them."""
+        teacher = self.modules[name]
+        floating = (p.dtype for p in teacher.parameters() if p.is_floating_point())
+        args, kwargs = _cast(inputs, next(floating, None))
+        answer = teacher(*args, **kwargs)
+        pair = isinstance(answer, tuple | list) and len(answer) == 2
+        if not pair or not all(isinstance(part, Tensor) for part in answer):
+            raise MatchError(
+                f"teachers[{name!r}]: expected (logits, feature), found {type(answer).__name__}: "
+                "let it return both, or write eq.Teacher(encoder, classifier)"
+            )
+        return tuple(answer)
+
+    @property
+    def remembered(self) -> int:
+        """Bytes that kept answers take."""
+        return sum(known.nbytes for known in self._known.values())
+
 
 class TaughtMethod(Method):
     """A method with a frozen teacher for every modality: what those of distillation share.
@@ -123,6 +141,10 @@ class TaughtMethod(Method):
             and feature: `eq.Teacher(encoder, classifier)`, those of `eq.teachers_of(balancer,
             batch)`, or your own. They are copied, and frozen in evaluation mode. Teachers of other
             modalities are not used.
+        cached: keep what they say of an input, and do not ask again when it comes back.
+
+    Attributes:
+        remembered: bytes that is kept in.
 
     Raises:
         SetupError: a teacher is no module; when attached, a modality has none.
@@ -131,9 +153,14 @@ class TaughtMethod(Method):
     needs = frozenset({"encoder inputs"})
     capabilities = Capabilities()
 
-    def __init__(self, teachers: Mapping[str, nn.Module]) -> None:
+    def __init__(self, teachers: Mapping[str, nn.Module], cached: bool = False) -> None:
         super().__init__()
-        self._teachers = Teachers(teachers)
+        self.cached = cached
+        self._teachers = Teachers(teachers, type(self).__name__ if cached else "")
+
+    @property
+    def remembered(self) -> int:
+        return self._teachers.remembered
 
     def bind(self, names: tuple[str, ...], seed: int) -> None:
         super().bind(names, seed)

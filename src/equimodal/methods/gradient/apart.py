@@ -36,7 +36,7 @@ def apart(features: Mapping[str, Tensor], modalities: Modalities) -> bool:
 
 def _behind(feature: Tensor) -> Iterator[Node]:
     """Yield the nodes that a feature was computed by, each once."""
-    todo = [_source(feature.grad_fn)]
+    todo = [source((feature.grad_fn, feature.output_nr))[0]]
     seen: set[Node] = set()
     while todo:
         node = todo.pop()
@@ -47,23 +47,23 @@ def _behind(feature: Tensor) -> Iterator[Node]:
         todo.extend(edge[0] for edge in node.next_functions)
 
 
-def _source(node: Node) -> Node:
-    """Return the node of a feature; of one that was cut out of a join, that of what was joined."""
+def source(edge: Edge) -> Edge:
+    """Return the edge of a feature; of one that was cut out of a join, that of what was joined."""
+    node: Any = edge[0]
     if node is None or operation(node) != "Slice":
-        return node
+        return edge
     ((join, _),) = node.next_functions
     if join is None or operation(join) != "Cat":
-        return node
-    cut: Any = node
-    sizes = cut._saved_self_sym_sizes
-    dim = signed(cut._saved_dim) % len(sizes)
+        return edge
+    sizes = node._saved_self_sym_sizes
+    dim = signed(node._saved_dim) % len(sizes)
     if signed(join._saved_dim) % len(sizes) != dim:
-        return node
-    return _joined(join, dim, sizes[dim]).get((cut._saved_start, cut._saved_end), node)
+        return edge
+    return _joined(join, dim, sizes[dim]).get((node._saved_start, node._saved_end), edge)
 
 
-def _joined(join: Node, dim: int, length: int) -> dict[tuple[int, int], Node]:
-    """Return the nodes of the tensors in a join, by where they begin and end.
+def _joined(join: Node, dim: int, length: int) -> dict[tuple[int, int], Edge]:
+    """Return the edges of the tensors in a join, by where they begin and end.
 
     A tensor without a gradient has no length in the graph: that of a single one is what is left.
     """
@@ -74,4 +74,4 @@ def _joined(join: Node, dim: int, length: int) -> dict[tuple[int, int], Node]:
         return {}
     ends = list(itertools.accumulate(left if known is None else known for known in lengths))
     places = zip([0, *ends], ends, strict=False)
-    return {place: node for place, (node, _) in zip(places, edges, strict=True)}
+    return dict(zip(places, edges, strict=True))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from equimodal.errors import SetupError, StepError
+from equimodal.errors import SetupError, StepError, unknown
 from equimodal.functional.mmpareto import restoring_factor
 from equimodal.method import Capabilities, Method
 from equimodal.methods.gradient.conflict import Conflict, MinNorm, products
+from equimodal.methods.gradient.meeting import Combine, behind_joint, met
 from equimodal.noise import mix
 from equimodal.readout import Readouts
 from equimodal.search import Log, searched
 from equimodal.step import Shapes, Step
+
+PLACES = ("parameters", "features")
+AT_FEATURES = Capabilities(accumulation="per micro-batch", compiled=False)
 
 
 class MMPareto(Method):
@@ -34,9 +39,13 @@ class MMPareto(Method):
         gamma: factor on the gradients of the encoders, above 0.
         conflict: what becomes of gradients that disagree: `MinNorm()` (the paper, by default), or
             an aggregator of the library TorchJD, ``TorchJD("AlignedMTL")``.
+        at: where gradients are compared and combined: "parameters" of each encoder (the paper), or
+            "features", before they go on into the encoder: then g and u are gradients of the
+            feature of the micro-batch, there is one norm, and no pass is added. What was added to
+            the loss counts as part of g.
 
     Raises:
-        SetupError: `gamma` is not above 0, or `conflict` is something else.
+        SetupError: `gamma` is not above 0, or `conflict` or `at` is something else.
     """
 
     name = "mmpareto"
@@ -44,7 +53,13 @@ class MMPareto(Method):
     source = "Wei and Hu, ICML 2024"
     capabilities = Capabilities(backwards="M")
 
-    def __init__(self, gamma: float = 1.5, *, conflict: Conflict | None = None) -> None:
+    def __init__(
+        self,
+        gamma: float = 1.5,
+        *,
+        conflict: Conflict | None = None,
+        at: Literal["parameters", "features"] = "parameters",
+    ) -> None:
         super().__init__()
         if not 0 < gamma < math.inf:
             raise SetupError(f"MMPareto(gamma): expected a number above 0, found {gamma}")
@@ -52,7 +67,11 @@ class MMPareto(Method):
             raise SetupError(
                 f"MMPareto(conflict): expected eq.MinNorm() or eq.TorchJD(name), found {conflict!r}"
             )
-        self.gamma = gamma
+        if at not in PLACES:
+            raise SetupError("MMPareto(at): " + unknown("place", at, PLACES))
+        if at == "features":
+            self.capabilities = AT_FEATURES  # type: ignore[misc] # of this one
+        self.gamma, self.at = gamma, at
         self.conflict = conflict or MinNorm()
         self.readouts = Readouts()
         self.register_buffer("drawn", torch.zeros((), dtype=torch.long))
@@ -62,9 +81,25 @@ class MMPareto(Method):
     def build(self, shapes: Shapes) -> None:
         self.readouts.build(shapes, mix(self.seed, 1))
 
+    def overrides(self, hook: str) -> bool:
+        """Whether this method has a hook of its own; at features nothing waits for `combine`."""
+        return super().overrides(hook) and not (hook == "combine" and self.at == "features")
+
     def objective(self, step: Step) -> dict[str, Tensor]:
-        logits = self.readouts(step.features)
+        logits = self.readouts(step.features if self.at == "parameters" else self._met(step))
         return {name: step.loss(logits[name], modality=name) for name in self.names}
+
+    def _met(self, step: Step) -> dict[str, Tensor]:
+        """Return features at which the gradient of the unimodal loss meets that of all else."""
+        joint = behind_joint(step)
+
+        def combined(name: str) -> Combine:
+            return lambda whole, own: self._of_two(name, [whole], [own])[0]
+
+        return {
+            name: met(name, feature, combined(name), joint, type(self).__name__)
+            for name, feature in step.features.items()
+        }
 
     def combine(self, modality: str, gradients: Mapping[str, list[Tensor]]) -> list[Tensor] | None:
         if "joint" not in gradients or modality not in gradients:
@@ -75,9 +110,15 @@ class MMPareto(Method):
                 f"MMPareto compares whole gradients, and one of encoders['{modality}'] is sparse: "
                 "make its module with sparse=False"
             )
+        return self._of_two(modality, joint, unimodal)
+
+    def _of_two(
+        self, modality: str, joint: Sequence[Tensor], unimodal: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the combination of two gradients, tensor by tensor."""
         _, product, _ = products(joint, unimodal)
         solved = self.conflict(joint, unimodal, self._seed(modality))
-        plain = torch._foreach_add(joint, unimodal)
+        plain = torch._foreach_add(list(joint), list(unimodal))
         combined = [
             torch.where(product > 0, both, 2 * one) for both, one in zip(plain, solved, strict=True)
         ]

@@ -54,6 +54,7 @@ class G2D(TaughtMethod):
         temperature: tau, positive.
         parameters: which parameters of an encoder are gated: "all", "weights" with two or more
             dimensions, "convolutions" only (the released code), or a function.
+        cached: see `UMT`.
 
     Raises:
         SetupError: an argument is out of its range or a teacher is no module; when attached, a
@@ -75,8 +76,9 @@ class G2D(TaughtMethod):
         features: float = 1.0,
         temperature: float = 1.0,
         parameters: Selection | Selector = "all",
+        cached: bool = False,
     ) -> None:
-        super().__init__(teachers)
+        super().__init__(teachers, cached)
         for what, weight in (("logits", logits), ("features", features)):
             if not 0 <= weight < math.inf:
                 raise SetupError(f"G2D({what}): expected a number of 0 or more, found {weight}")

@@ -29,6 +29,9 @@ class UMT(TaughtMethod):
             and feature, such as those of `eq.teachers_of(balancer, batch)`. They are copied, and
             frozen in evaluation mode.
         weight: lambda, 0 or more; 10 in BalanceMM.
+        cached: keep what teachers say of an input for when it comes back, bit for bit, in a later
+            epoch: not with random augmentation. Elsewhere than on a CPU each step waits for the
+            device.
 
     Raises:
         SetupError: the weight is negative or a teacher is no module; when attached, a modality has
@@ -39,8 +42,10 @@ class UMT(TaughtMethod):
     search = searched(weight=Log(1.0, 50.0))
     source = "Du et al., ICML 2023"
 
-    def __init__(self, teachers: Mapping[str, nn.Module], weight: float = 10.0) -> None:
-        super().__init__(teachers)
+    def __init__(
+        self, teachers: Mapping[str, nn.Module], weight: float = 10.0, *, cached: bool = False
+    ) -> None:
+        super().__init__(teachers, cached)
         if not 0 <= weight < math.inf:
             raise SetupError(f"UMT(weight): expected a number of 0 or more, found {weight}")
         self.weight = weight
