@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,12 +28,27 @@ from equimodal.diagnostics.blind.continuing import Rows
 from equimodal.diagnostics.blind.filling import filled, means_of, partners
 from equimodal.diagnostics.blind.prompts import Prompts
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from support.speakers import LEXICON, TEMPLATE, number, tokenizer
-
-WORDS = LEXICON.split()
+WORDS = "red blue dog no left what colour is it ? a b c d one two three the same or other"
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+TEMPLATE = (
+    "{% for m in messages %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %} ?"
+)
 CHOICES = ["red", "blue dog", "no", "left"]
+
+
+def tokenizer() -> Any:
+    """Return a tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *WORDS.split()])}
+    made: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    more = {"pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": ["<image>"]}
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=made, **more)
 
 
 def model() -> Speaker:
@@ -59,18 +72,19 @@ def model() -> Speaker:
         num_key_value_heads=4, vocab_size=4096,
     )  # fmt: skip
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=number("<image>")
+        vision_config=vision, text_config=text, image_token_index=SPECIAL.index("<image>")
     )
     edge = {"height": 112, "width": 112}
-    processor = LlavaProcessor(
+    processor = LlavaProcessor(  # type: ignore[no-untyped-call]
         CLIPImageProcessor(size={"shortest_edge": 112}, crop_size=edge),
         tokenizer(),
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
+        chat_template=TEMPLATE,
     )
-    return Speaker(LlavaForConditionalGeneration(config).eval(), processor)
+    made: Any = LlavaForConditionalGeneration(config)
+    return Speaker(made.eval(), processor)
 
 
 def samples(many: int, choices: bool) -> list[dict[str, Any]]:
@@ -79,7 +93,7 @@ def samples(many: int, choices: bool) -> list[dict[str, Any]]:
     found = []
     for _ in range(many):
         pixels = drawn.integers(0, 255, (112, 112, 3), dtype=np.uint8)
-        words = drawn.choice(WORDS, int(drawn.integers(12, 24)))
+        words = drawn.choice(WORDS.split(), int(drawn.integers(12, 24)))
         sample = {"image": Image.fromarray(pixels), "text": " ".join(words), "answer": "blue dog"}
         found.append({**sample, "choices": CHOICES} if choices else sample)
     return found
@@ -95,7 +109,7 @@ def bare(speaker: Speaker, given: list[dict[str, Any]], batch: int) -> list[tupl
         for condition in asked.conditions:
             made = [filled(given[p], given[others[p]], means, condition) for p in places]
             prompts = speaker.prompter(made)
-            answers = [speaker.prompter.answer(s["answer"]) for s in made]
+            answers: Rows = [speaker.prompter.answer(s["answer"]) for s in made]
             found += [(prompts, answers)] * len(made[0].get("choices", "1"))
     return found
 

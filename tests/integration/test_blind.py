@@ -22,7 +22,10 @@ from equimodal.errors import SetupError
 from support import speakers
 
 PROMPTS = ("what colour is it ?", "is it a dog ? yes or no", "is it the same ?")
-SPEAKERS = ("llava", "qwen2_vl", "idefics3", "smolvlm", "blip_2", "qwen2_audio")
+SPEAKERS = (
+    "llava", "qwen2_vl", "idefics3", "smolvlm", "blip_2", "qwen2_audio", "paligemma", "gemma3",
+)  # fmt: skip
+UNCACHED = ("blip_2", "paligemma")  # keeps them elsewhere; reads its prompt in both directions
 MATCHERS = ("clip", "siglip", "clap")
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
@@ -70,20 +73,24 @@ def by_hand(speaker: Speaker, sample: dict[str, Any], answer: str) -> float:
     given = {word: [sample[kind]] for kind, word in kinds if kind in sample}
     text = sample.get("text", "")
     if speaker.prompter.templated:
-        content = [{"type": kind} for kind, _ in kinds if kind in sample]
+        content: list[dict[str, str]] = [{"type": kind} for kind, _ in kinds if kind in sample]
         content += [{"type": "text", "text": text}] if text else []
         turn = {"role": "user", "content": content}
         text = processor.apply_chat_template([turn], add_generation_prompt=True)
+    elif "PaliGemma" in type(model).__name__:
+        text = f"<image> {text}".strip()
     encoded = processor(text=[text], return_tensors="pt", **given)
+    encoded.pop("labels", None)
     total = 0.0
     for token in processor.tokenizer(answer, add_special_tokens=False)["input_ids"]:
         with torch.no_grad():
             logits = model(**encoded).logits[0, -1].double()
         total += float(logits.log_softmax(-1)[token])
-        for name, value in list(encoded.items()):
-            if name in ("input_ids", "attention_mask", "mm_token_type_ids"):
-                more = {"input_ids": token, "attention_mask": 1, "mm_token_type_ids": 0}[name]
-                encoded[name] = torch.cat([value, torch.tensor([[more]])], dim=1)
+        types = int("PaliGemma" in type(model).__name__)
+        more = {"input_ids": token, "attention_mask": 1, "mm_token_type_ids": 0}
+        for name, value in {**more, "token_type_ids": types}.items():
+            if name in encoded:
+                encoded[name] = torch.cat([encoded[name], torch.tensor([[value]])], dim=1)
     return total
 
 
@@ -110,8 +117,8 @@ def test_scores_are_those_of_one_token_at_a_time(name: str, models: Any) -> None
                     total = by_hand(speaker, seen, sample["answer"])
                     expected = float(np.exp(total / len(sample["answer"].split())))
                 assert float(level[row]) == pytest.approx(expected, rel=2e-4)
-    assert speaker.continuing.off == 0.0
-    assert bool(speaker.continuing.cache) is (name != "blip_2")
+    assert bool(speaker.continuing.cache) is (name not in UNCACHED)
+    assert (speaker.continuing.off == 0.0) is (name != "paligemma")
 
 
 @pytest.mark.parametrize("name", MATCHERS)
@@ -220,6 +227,28 @@ def test_the_command_writes_what_it_says(
     assert "expected a file of JSON lines" in capsys.readouterr().err
     assert main(["blind", str(tmp_path / "out"), "--data", str(tmp_path / "asked.jsonl")]) == 2
     assert "found no config.json in it" in capsys.readouterr().err
+
+
+def test_the_command_asks_a_function_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_policy.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    def score(samples, condition):\n"
+        "        return torch.tensor([float(s.get('text') == s['answer']) for s in samples])\n"
+        "    return score\n"
+    )
+    lines = [json.dumps({"text": "ab"[n % 2], "answer": "ab"[n % 2]}) for n in range(40)]
+    (tmp_path / "asked.jsonl").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["blind", "my_policy:make", "--data", "asked.jsonl", "--columns", "[text]"]) == 2
+    assert "--columns: expected [entry=name, ...], found 'text'" in capsys.readouterr().err
+    assert main(["blind", "my_policy:make", "--data", "asked.jsonl", "--samples", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "score: 30 samples of asked.jsonl" in said
+    assert "USED: text" in said
 
 
 def test_nothing_stays_on_the_model(models: Any) -> None:

@@ -30,6 +30,7 @@ TEXT = {
     "initializer_range": 0.3,
     "tie_word_embeddings": False,
 }
+GEMMA = {**TEXT, "head_dim": 16, "tie_word_embeddings": True}
 VISION = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -165,6 +166,57 @@ def _idefics(kind: str) -> tuple[Any, Any]:
     return getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor
 
 
+def paligemma() -> tuple[Any, Any]:
+    from transformers import (
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessor,
+    )
+
+    config = PaliGemmaConfig(
+        vision_config={
+            "model_type": "siglip_vision_model", **VISION, "projection_dim": 32,
+            "vision_use_head": False,
+        },
+        text_config={"model_type": "gemma", **GEMMA},
+        image_token_index=number("<image>"),
+        projection_dim=32,
+    )  # fmt: skip
+    pictures = SiglipImageProcessor(size={"height": 16, "width": 16})
+    pictures.image_seq_length = 4
+    return PaliGemmaForConditionalGeneration(config), PaliGemmaProcessor(pictures, tokenizer())
+
+
+def gemma3() -> tuple[Any, Any]:
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3ImageProcessor,
+        Gemma3Processor,
+    )
+
+    config = Gemma3Config(
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        text_config={
+            **GEMMA, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"],
+        },
+        image_token_index=number("<image>"),
+        mm_tokens_per_image=4,
+    )  # fmt: skip
+    words = tokenizer()
+    words.image_token, words.image_token_id = "<image>", number("<image>")
+    words.boi_token, words.boi_token_id = "<|vision_start|>", number("<|vision_start|>")
+    words.eoi_token, words.eoi_token_id = "<|vision_end|>", number("<|vision_end|>")
+    processor = Gemma3Processor(
+        Gemma3ImageProcessor(size={"height": 16, "width": 16}),
+        words,
+        image_seq_length=4,
+        chat_template=TEMPLATE.replace("IMAGE", "<|vision_start|>"),
+    )
+    return Gemma3ForConditionalGeneration(config), processor
+
+
 def blip_2() -> tuple[Any, Any]:
     from transformers import (
         Blip2Config,
@@ -268,7 +320,19 @@ def clap() -> tuple[Any, Any]:
 
 MAKERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     made.__name__: made
-    for made in (llava, qwen2_vl, idefics3, smolvlm, blip_2, qwen2_audio, clip, siglip, clap)
+    for made in (
+        paligemma,
+        gemma3,
+        llava,
+        qwen2_vl,
+        idefics3,
+        smolvlm,
+        blip_2,
+        qwen2_audio,
+        clip,
+        siglip,
+        clap,
+    )
 }
 
 

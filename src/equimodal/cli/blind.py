@@ -99,4 +99,4 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         if len(pair) != 2 or not all(pair):
             raise SetupError(f"--columns: expected [entry=name, ...], found {'='.join(pair)!r}")
-    return dict(pairs)  # type: ignore[arg-type]
+    return dict(pairs)

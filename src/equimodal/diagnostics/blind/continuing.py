@@ -51,6 +51,7 @@ class Continuing:
         self.places = "position_ids" in names
         known = [name for name in ("cache", "past_key_values") if name in names]
         self.cache = known[0] if known else ""  # what the model calls its keys and values
+        self.types: dict[str, int] = {}  # of an answer's tokens, where they are not 0
         self.off = 0.0  # by how much a cached answer was off, where the cache is not used
         self._sure: set[tuple[str, ...]] = set()  # with which media the cache gives the same
         # Qwen2-VL keeps how far the places of the last pictures went, also for prompts without.
@@ -110,14 +111,22 @@ class Continuing:
         return plain
 
     def ahead(self, prompts: Prompts, answers: Rows) -> tuple[bool, bool]:
-        """Return whether the model looks ahead, and whether it differs from run to run."""
+        """Return whether the model looks ahead, and whether it differs from run to run.
+
+        Some read what has one type in both directions, and what has another as it is generated:
+        PaliGemma. Where answers have types, the other one is tried.
+        """
         whole = [[*ours, *theirs] for ours, theirs in zip(prompts.ids, answers, strict=True)]
         short, repeated, long = (
             self._next(prompts, ids) for ids in (prompts.ids, prompts.ids, whole)
         )
         limit = 10 * EQUAL.get(self.model.dtype, 1e-4)
         random = bool((short - repeated).abs().max() > limit)
-        return not random and bool((short - long).abs().max() > limit), random
+        ahead = not random and bool((short - long).abs().max() > limit)
+        if ahead and "token_type_ids" in prompts.beside and not self.types:
+            self.types = {"token_type_ids": 1}
+            return self.ahead(prompts, answers)
+        return ahead, random
 
     def _next(self, prompts: Prompts, ids: Rows) -> Tensor:
         """Return log-probabilities of the token after each prompt, shape ``(B, V)``."""
@@ -199,7 +208,7 @@ class Continuing:
         mask = _mask(ids) if begun is None else torch.cat([begun, _mask(ids)], dim=1)
         given = {"input_ids": _padded(ids), "attention_mask": mask}
         length = given["input_ids"].shape[1]
-        given |= {name: _padded(rows, length) for name, rows in beside.items()}
+        given |= {n: _padded(rows, length, self.types.get(n, 0)) for n, rows in beside.items()}
         if self.keeps:
             more["logits_to_keep"] = kept
         tensors = {
@@ -216,21 +225,21 @@ def _told(logits: Tensor, starts: Tensor, answers: Rows) -> Told:
     right, there = _padded(answers).to(device), _mask(answers).bool().to(device)
     rows = torch.arange(len(starts), device=device)[:, None]
     spread = logits[rows, places].float().log_softmax(dim=-1)
-    told = spread.gather(2, right[..., None])[..., 0].double().masked_fill(~there, 0.0)
+    told = spread.gather(2, right[..., None])[..., 0].masked_fill(~there, 0.0)
     likeliest = spread.argmax(dim=-1)
     lengths = [len(each) for each in answers]
     return Told(
-        told.sum(dim=1).cpu(),
+        told.cpu().double().sum(dim=1),
         torch.tensor(lengths),
         [tuple(row[:n]) for row, n in zip(likeliest.tolist(), lengths, strict=True)],
         ((likeliest == right) | ~there).all(dim=1).cpu(),
     )
 
 
-def _padded(rows: Rows, length: int = 0) -> Tensor:
-    """Return rows with zeros at their ends, int64, shape ``(B, L)``."""
+def _padded(rows: Rows, length: int = 0, end: int = 0) -> Tensor:
+    """Return rows with the same number at their ends, int64, shape ``(B, L)``."""
     length = max(length, *map(len, rows))
-    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
+    return torch.tensor([[*row, *[end] * (length - len(row))] for row in rows])
 
 
 def _mask(rows: Rows) -> Tensor:

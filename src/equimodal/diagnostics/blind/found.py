@@ -170,7 +170,7 @@ class Blind:
                 },
                 "unchanged": None if unchanged is None else asdict(unchanged),
             }
-        shapley = {name: of.to_dict() for name in self.metrics if (of := self.shapley(name))}
+        values = {name: self.shapley(name) for name in self.metrics}
         return {
             "format": FORMAT,
             "model": self.model,
@@ -179,7 +179,7 @@ class Blind:
             "modalities": list(self.modalities),
             "metrics": list(self.metrics),
             "conditions": conditions,
-            "shapley": shapley,
+            "shapley": {n: each.to_dict() for n, each in values.items() if each is not None},
             "text_dominance": {
                 name: {
                     fill: asdict(of)

@@ -131,14 +131,13 @@ class Matcher:
         }
         found = function(**given)
         feature: Tensor = found if isinstance(found, Tensor) else found.pooler_output
-        return torch.nn.functional.normalize(feature.double(), dim=-1)
+        return torch.nn.functional.normalize(feature.cpu().double(), dim=-1)
 
     def _logits(self, one: Tensor, choices: Sequence[str], texts: Mapping[str, Tensor]) -> Tensor:
         cosine = torch.stack([texts[text] for text in choices]) @ one
         scale = getattr(self.model, "logit_scale", None)
         scale = getattr(self.model, "logit_scale_a", None) if scale is None else scale
-        logits: Tensor = cosine.cpu() * (1.0 if scale is None else float(scale.exp()))
-        return logits
+        return cosine * (1.0 if scale is None else float(scale.exp()))
 
 
 def _media(value: Any) -> bool:

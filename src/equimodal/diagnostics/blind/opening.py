@@ -44,7 +44,8 @@ def opened(
                 f"{name}: architectures: expected a model of transformers "
                 f"{transformers.__version__}, found {config.architectures}"
             )
-        processor = transformers.AutoProcessor.from_pretrained(str(name))
+        processors: Any = transformers.AutoProcessor
+        processor = processors.from_pretrained(str(name))
         model = kind.from_pretrained(str(name), torch_dtype=dtype)
     except OSError as error:  # no such name, no network, a file that is missing
         raise SetupError(f"{name}: {str(error).strip().splitlines()[0]}") from error

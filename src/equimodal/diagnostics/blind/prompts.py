@@ -189,6 +189,7 @@ def _placeholder(config: Any, kind: str) -> int | None:
 
 def _unpadded(encoded: dict[str, Any]) -> Prompts:
     ids, mask = encoded.pop("input_ids"), encoded.pop("attention_mask").bool()
+    encoded.pop("labels", None)  # PaliGemma's processor makes some, which only a loss wants
     rows = [row[there].tolist() for row, there in zip(ids, mask, strict=True)]
     if not all(rows):
         raise UnableError("nothing is left of a prompt: it has no token")

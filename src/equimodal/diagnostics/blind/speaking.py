@@ -213,10 +213,13 @@ def _unable(condition: Condition, error: Exception) -> UnableError:
     """Return why a condition cannot be asked.
 
     Raises:
-        Exception: the error itself, where the prompt is whole: then it is no matter of what is
-            removed.
+        SetupError: the prompt is whole: then it is no matter of what is removed.
     """
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0][:200]}"
     if condition == AS_IS or "removed" not in dict(condition.fills).values():
-        raise error
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return UnableError(f"the model does not run so: {lines[0][:200]}")
+        raise SetupError(
+            f"the model does not take what its processor made of a prompt: {reason}. Give blind a "
+            "function that scores samples"
+        ) from error
+    return UnableError(f"the model does not run so: {reason}")
