@@ -109,7 +109,7 @@ def overview() -> str:
     for folder, acts in PLACES.items():
         cards = [
             f":::{{grid-item-card}} {name}\n:link: docs/methods/{name}\n:link-type: doc\n"
-            f"{summary(kind)}\n\n*{kind.source or 'plain training'}*\n:::\n"
+            f"{summary(kind)}\n:::\n"
             for name, kind in methods().items()
             if kind.__module__.split(".")[2] == folder
         ]
@@ -227,5 +227,7 @@ def place(kind: type[Method]) -> str:
 
 
 def summary(kind: type[Method]) -> str:
-    """Return the first sentence on a method, without markup."""
-    return inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    """Return the first sentence on a method, and its source where the sentence does not say it."""
+    said = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    known = not kind.source or kind.source.split(" (")[0] in said
+    return said if known else f"{said}\n\n*{kind.source}*"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
 import sys
 from importlib import import_module, util
 from pathlib import Path
@@ -11,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from support import chromium
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "docs" / "site"
@@ -173,3 +176,42 @@ def test_equations_are_drawn_by_the_browser_itself() -> None:
     assert drawn.startswith("<math")
     assert "&#x003C1;" in drawn
     assert 'display="block"' in mathml.mathml("a", block=True)
+
+
+PAGES = {
+    "docs/loop.md": "# The training step\n\nAccumulation of gradients.\n",
+    "docs/attach.md": "# Attaching\n\n## A missing modality\n\nText.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small site, built as the whole one is."""
+    pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    kind = reference.methods()["ogm"]
+    card = reference.card(kind, (ROOT / "docs" / "methods" / "ogm.md").read_text())
+    index = "# Front\n\n```{toctree}\n" + "\n".join(p.removesuffix(".md") for p in PAGES)
+    card = re.sub(r"\]\((?!https)[^)]*\)", "](ogm.md)", card)  # the other pages are not there
+    pages = {**PAGES, "docs/methods/ogm.md": card}
+    for name, text in {**pages, "index.md": f"{index}\ndocs/methods/ogm\n```\n"}.items():
+        stage.save(folder / "pages" / name, text.encode())
+    named = "myst_parser,sphinx.ext.autodoc,sphinx.ext.napoleon,sphinx_design,mathml"
+    how = ["-q", "-W", "-bhtml", f"-c{SITE}", f"-d{folder / 'read'}", f"-Dextensions={named}"]
+    command = [sys.executable, "-m", "sphinx", *how, str(folder / "pages"), str(folder / "html")]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder / "html"
+
+
+@pytest.mark.skipif(chromium.FOUND is None, reason="no chromium: apt-get install chromium")
+def test_a_site_opens_without_faults_and_faults_are_found(site: Path) -> None:
+    browse = part("browse")
+    pages = ["index", "docs/loop", "docs/methods/ogm"]
+    assert browse.faults(site, pages, browse.SEARCHED) == []
+    assert "<math" in (site / "docs" / "methods" / "ogm.html").read_text()
+    broken = "<html><article><div style='width: 900px'>x</div></article><script>oops()</script>"
+    (site / "broken.html").write_text(broken)
+    found = browse.faults(site, ["broken"], {})
+    assert any("wide on a screen of 390" in each for each in found)
+    assert any("console" in each for each in found)
