@@ -227,6 +227,12 @@ def test_the_command_writes_what_it_says(
     assert "expected a file of JSON lines" in capsys.readouterr().err
     assert main(["blind", str(tmp_path / "out"), "--data", str(tmp_path / "asked.jsonl")]) == 2
     assert "found no config.json in it" in capsys.readouterr().err
+    for option, said in (
+        (["--dtype", "bf16"], "dtype: expected auto or one of torch"),
+        (["--device", "gpu"], "device: 'gpu': "),
+    ):
+        assert main([*arguments, *option]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_the_command_asks_a_function_of_ones_own(

@@ -157,6 +157,7 @@ class _Asking:
             same={c: torch.tensor(s) for c, s in self.same.items() if c in kept},
             unable={str(condition): reason for condition, reason in self.unable.items()},
             conflicts=self.conflicts,
+            alike=frozenset(n for n, times in self.alike.items() if times == self.partnered),
             notes=(*self._notes(), *getattr(self.score, "notes", ())),
         )
 

@@ -58,7 +58,8 @@ class Plan:
     def conditions(self) -> list[Condition]:
         """Each condition once: all as it is, then what changes one modality, two, and so on."""
         once = dict.fromkeys([AS_IS, *self.cells.values()])
-        return sorted(once, key=lambda each: len(each.fills))
+        places = {name: place for place, name in enumerate(self.names)}
+        return sorted(once, key=lambda c: (len(c.fills), [places[name] for name, _ in c.fills]))
 
     @property
     def fills(self) -> list[str]:

@@ -35,6 +35,8 @@ class Blind:
         same: whether the answer is the one that was given with all as it is, shapes ``(N,)``.
         unable: why a condition is missing.
         conflicts: whom the model follows.
+        alike: modalities that all samples have the same of, as far as words tell: another sample's
+            changes nothing of them.
         notes: what to know when reading it.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -47,6 +49,7 @@ class Blind:
     same: Mapping[Condition, Tensor] = field(default_factory=dict)
     unable: Mapping[str, str] = field(default_factory=dict)
     conflicts: Conflict = field(default_factory=Conflict)
+    alike: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     resamples: int = RESAMPLES
     seed: int = 0
@@ -130,6 +133,8 @@ class Blind:
         if modality not in self.modalities:
             raise SetupError(unknown("modality", modality, self.modalities))
         asked = {c.of(modality): c for c in self.single(modality)}
+        if modality in self.alike:
+            asked.pop("other", None)
         content = [asked[fill] for fill in CONTENT if fill in asked]
         used = content or list(asked.values())
         return judged(

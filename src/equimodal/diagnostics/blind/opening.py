@@ -28,12 +28,20 @@ def opened(
         choices: of a model that compares, for samples that have none.
 
     Raises:
-        SetupError: the folder is no model, or the architecture is not known or neither.
+        SetupError: the folder is no model, the architecture is not known or neither, or there is no
+            such device or dtype.
     """
     require("hf", "transformers")
     import torch
     import transformers
 
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise SetupError(f"dtype: expected auto or one of torch, such as bfloat16, found {dtype!r}")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=place)
+    except (AssertionError, RuntimeError) as error:  # of another build, or a misspelt name
+        raise SetupError(f"device: {place!r}: {str(error).splitlines()[0]}") from error
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise SetupError(f"{name}: expected the folder of a model, found no config.json in it")
     try:
@@ -49,7 +57,7 @@ def opened(
         model = kind.from_pretrained(str(name), torch_dtype=dtype)
     except OSError as error:  # no such name, no network, a file that is missing
         raise SetupError(f"{name}: {str(error).strip().splitlines()[0]}") from error
-    model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.eval().to(place)
     return scorer(model, processor, Path(name).name, choices)
 
 

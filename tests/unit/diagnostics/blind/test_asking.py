@@ -207,8 +207,12 @@ def test_many_modalities_are_asked_one_by_one() -> None:
 
 def test_alike_others_are_said() -> None:
     same = [{**s, "text": "a"} for s in pairs(30)]
-    notes = blind(both, same).notes
-    assert any("100% of the samples have the same text" in note for note in notes)
+    found = blind(both, same)
+    assert any("100% of the samples have the same text" in note for note in found.notes)
+    assert found.moved(Condition((("text", "other"),))).high == 0.0
+    assert found.verdict("text").word == "ignored"  # of removed words, which this model takes for a
+    assert "text removed" in found.verdict("text").text
+    assert blind(both, same, fills=["other"]).verdict("text").word == "undecided"
 
 
 def test_a_page_is_at_most_80_columns_wide() -> None:
