@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One would swear: not-a-number survives in a float data set of HDF5, as in any array of floats, whatever filter packs it.
+# One would swear: not-a-number survives in a float data set of HDF5, as in any array of floats, whatever filter packs
+#   it.
 # What happens: with the scale-offset filter (scaleoffset=3 keeps three decimals) it comes back as a plain number from
 #   the range of the others, here 1.5. In other places of a chunk it makes the chunk one that is written without a word
 #   and cannot be read again.

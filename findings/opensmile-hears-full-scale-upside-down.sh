@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One would swear: sound in [-1, 1] is the valid range of a float signal; +1.0 is the loudest sample there is.
 # What happens: the signal is multiplied by 32768 and cast to 16 bits, so that +1.0 becomes -1.0. Clipped speech, whose
-#   crests are flat at +1.0, gets each crest turned over: loudness +71 %, spectral flux more than twice. Clipped at 0.9999
-#   it is as it should be. Read from an MP3, which overshoots, it is louder still. Nothing is said.
+#   crests are flat at +1.0, gets each crest turned over: loudness +71 %, spectral flux more than twice. Clipped at
+#   0.9999 it is as it should be. Read from an MP3, which overshoots, it is louder still. Nothing is said.
 # Seen with: opensmile 2.6.0. Files of 16 bits never reach +1.0 and are right.
 # Why it matters: eGeMAPS is the standard set of features for emotion in speech, and people clip when they shout.
 #   Clipping then reads as arousal, in the audio alone, and copies of one data set as WAV and as MP3 differ. Multiply

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# One would swear: where a sensor dropped out for four seconds, its time stamps in a recording of the Lab Streaming Layer
-#   jump by four seconds; all samples keep the time that they were stamped with, to within their jitter.
+# One would swear: where a sensor dropped out for four seconds, its time stamps in a recording of the Lab Streaming
+#   Layer jump by four seconds; all samples keep the time that they were stamped with, to within their jitter.
 # What happens: load_xdf smooths time stamps by default, and lays one straight line through all that is not parted by
-#   500 samples or more, which is ten seconds at 50 Hz. The largest step is then 22 ms, samples before the pause come up
-#   to 2.2 seconds early, those behind it up to 1.8 seconds late. Nothing is said while the rate is off by less than 10 %.
+#   500 samples or more, which is ten seconds at 50 Hz. The largest step is then 22 ms, samples before the pause come
+#   up to 2.2 seconds early, those behind it up to 1.8 seconds late. Nothing is said while the rate is off by less than
+#   10 %.
 # Seen with: pyxdf 1.17.5.
 # Why it matters: wireless EMG, EEG and gloves drop out like this, beside a camera that does not. Windows around events
 #   are cut from another moment than the pictures, by another error in each recording. Pass dejitter_timestamps=False,

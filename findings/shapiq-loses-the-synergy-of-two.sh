@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# One would swear: two modalities have four subsets, so a budget of four evaluations gives their exact Shapley values with
-#   any estimator of shapiq; at the least, the values add up to what both have together.
-# What happens: with kernel estimators and SVARM they are exact (2.5 and 3.5). StratifiedSamplingSV gives 1 and 2, with any
-#   seed: what each has alone, the synergy of 3 is gone. OwenSamplingSV gives 1 and 0. PermutationSamplingSV gives the
-#   whole synergy to one of the two, or halves it, by the seed. They count one subset several times, and what was not
-#   reached stays zero. No warning; only result.estimated is True.
+# One would swear: two modalities have four subsets, so a budget of four evaluations gives their exact Shapley values
+#   with any estimator of shapiq; at the least, the values add up to what both have together.
+# What happens: with kernel estimators and SVARM they are exact (2.5 and 3.5). StratifiedSamplingSV gives 1 and 2, with
+#   any seed: what each has alone, the synergy of 3 is gone. OwenSamplingSV gives 1 and 0. PermutationSamplingSV gives
+#   the whole synergy to one of the two, or halves it, by the seed. They count one subset several times, and what was
+#   not reached stays zero. No warning; only result.estimated is True.
 # Seen with: shapiq 1.4.1.
-# Why it matters: Shapley values over modalities have two to four players, far below what these estimators were made for.
-#   Read as they are, a model that joins its modalities looks as if it did not. Use ExactComputer.
-# In equimodal: values over modalities are computed from all subsets (equimodal.functional).
+# Why it matters: Shapley values over modalities have two to four players, far below what these estimators were made
+#   for. Read as they are, a model that joins its modalities looks as if it did not. Use ExactComputer.
+# In equimodal: Shapley values of up to eight modalities are computed from all subsets (equimodal.diagnostics).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

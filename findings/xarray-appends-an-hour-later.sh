@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One would swear: time stamps appended to a Zarr store by xarray read back as they were, or the call fails.
 # What happens: the store counts whole seconds, as its first rows did. Rows at 3.25 and 3.75 seconds are turned into
-#   milliseconds, and their numbers stored under the unit of the store: they come back at 3250 and 3750 seconds, an hour
-#   later. A warning says that they are written in milliseconds, and names no loss.
+#   milliseconds, and their numbers stored under the unit of the store: they come back at 3250 and 3750 seconds, an
+#   hour later. A warning says that they are written in milliseconds, and names no loss.
 # Seen with: xarray 2026.9.0, zarr 3.1.6.
 # Why it matters: recordings grow by appending, and whether the first rows fall on whole seconds is chance. A sensor is
 #   aligned to its pictures up to the first append and to nothing after it. Give encoding={"time": {"units":
