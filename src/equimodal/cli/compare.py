@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shlex
@@ -19,9 +20,10 @@ from equimodal.cli.parser import Parser
 from equimodal.cli.progress import progress
 from equimodal.cli.source import add_data, folder_name, several, source_of
 from equimodal.cli.text import described, wrapped
-from equimodal.compare import Comparison, Entry, main_job, rows_of, verdict
+from equimodal.compare import Comparison, Entry, Row, main_job, rows_of, verdict
 from equimodal.compare import Progress as State
 from equimodal.compare.foreseen import foreseen, seconds_of_joint
+from equimodal.compare.plain import FORMAT, plain_rows
 from equimodal.compare.runs import ALPHAS, with_rates
 from equimodal.compare.tables import for_terminal
 from equimodal.errors import SetupError, unknown
@@ -78,6 +80,9 @@ def run(arguments: Sequence[str]) -> int:
         default=None,
         help="of all rows; or several, as [0.01, 0.1], or search: each row has its own, chosen by "
         "validation [what suits the data]",
+    )
+    parser.add(
+        "--json", action="store_true", help="print JSON in place of the table: see docs/json.md"
     )
     add_engine(parser)
     add_limit(parser)
@@ -174,7 +179,6 @@ def _chosen(
 
 
 def _compare(comparison: Comparison, options: Any, left_out: Mapping[str, str]) -> int:
-    console = Console()
     start = time.monotonic()
     interrupted = False
     failed: dict[str, str] = {}
@@ -190,28 +194,10 @@ def _compare(comparison: Comparison, options: Any, left_out: Mapping[str, str]) 
         interrupted = True
     written = comparison.write()
     rows = comparison.rows()
-    console.print(f"{comparison.splits}", highlight=False, soft_wrap=True)
-    for table in for_terminal(rows, comparison.modalities, console.width) if rows else []:
-        console.print()
-        console.print(table)
-    if rows:
-        # Without markup: intervals stand in brackets.
-        text = f"\n{TERMS}\n\n{verdict(rows)}"
-        console.print(text, highlight=False, markup=False)
-    if left_out:
-        text = described(list(left_out.items()))
-        text = f"\nLeft out, as they do not run here with their defaults:\n{text}"
-        console.print(text, highlight=False, markup=False)
-    if written:
-        files = ", ".join(path.name for path in written)
-        took = f"{time.monotonic() - start:.0f} s"
-        console.print(
-            f"\n{took}; in {comparison.folder}:\n{files}\n\n"
-            f"Next: {shlex.join(['equimodal', 'report', str(comparison.folder)])}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+    if options.json:
+        print(json.dumps(_plain(comparison, rows, left_out, failed), indent=1, allow_nan=False))
+    else:
+        _print(comparison, rows, left_out, written, time.monotonic() - start)
     for name, reason in failed.items():
         print(f"equimodal compare: {name} failed: {reason}", file=sys.stderr)
     missing = comparison.missing()
@@ -231,3 +217,59 @@ def _compare(comparison: Comparison, options: Any, left_out: Mapping[str, str]) 
     if interrupted:
         return INTERRUPTED
     return 1 if missing else 0
+
+
+def _plain(
+    comparison: Comparison,
+    rows: Sequence[Row],
+    left_out: Mapping[str, str],
+    failed: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what was found as JSON values."""
+    return {
+        "format": FORMAT,
+        "kind": "comparison",
+        "folder": str(comparison.folder),
+        "data": comparison.splits.card.name,
+        "fingerprint": comparison.splits.fingerprint,
+        "modalities": list(comparison.modalities),
+        "seeds": list(comparison.seeds),
+        "runs_planned": len(comparison.runs),
+        "runs_missing": comparison.missing(),
+        "failed": dict(failed),
+        "diverged": comparison.diverged(),
+        "left_out": dict(left_out),
+        "verdict": verdict(rows) if rows else None,
+        "rows": plain_rows(rows),
+    }
+
+
+def _print(
+    comparison: Comparison,
+    rows: Sequence[Row],
+    left_out: Mapping[str, str],
+    written: Sequence[Path],
+    took: float,
+) -> None:
+    console = Console()
+    console.print(f"{comparison.splits}", highlight=False, soft_wrap=True)
+    for table in for_terminal(rows, comparison.modalities, console.width) if rows else []:
+        console.print()
+        console.print(table)
+    if rows:
+        # Without markup: intervals stand in brackets.
+        text = f"\n{TERMS}\n\n{verdict(rows)}"
+        console.print(text, highlight=False, markup=False)
+    if left_out:
+        text = described(list(left_out.items()))
+        text = f"\nLeft out, as they do not run here with their defaults:\n{text}"
+        console.print(text, highlight=False, markup=False)
+    if written:
+        files = ", ".join(path.name for path in written)
+        console.print(
+            f"\n{took:.0f} s; in {comparison.folder}:\n{files}\n\n"
+            f"Next: {shlex.join(['equimodal', 'report', str(comparison.folder)])}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )

@@ -57,6 +57,9 @@ def run(arguments: Sequence[str]) -> int:
         action="store_true",
         help="of a run, do not train each encoder alone: quicker, and no advice on balancing",
     )
+    parser.add(
+        "--json", action="store_true", help="print JSON in place of the page: see docs/json.md"
+    )
     parser.add("--workers", type=int, default=None, help="processes that read prepared clips")
     parser.add(
         "--out", type=Path, default=None, help=f"folder for {FILE} [the run; of a function, none]"
@@ -79,9 +82,12 @@ def run(arguments: Sequence[str]) -> int:
         out = None  # it is the run that is wrong, which is said below
     with contextlib.nullcontext() if out is None else kept(out):
         found = _of_run(options, say) if of_run else _of_entry(options.model, say)
-        print(found, flush=True)  # first: whatever becomes of the file, minutes of work are kept
+        text = json.dumps(found.to_dict(), indent=1)
+        # First: whatever becomes of the file, minutes of work are kept.
+        print(text if options.json else found, flush=True)
         if out is not None:
-            write_whole(out / FILE, json.dumps(found.to_dict(), indent=1) + "\n")
+            write_whole(out / FILE, f"{text}\n")
+        if out is not None and not options.json:
             print(f"\n{out / FILE}")
             if of_run and out == Path(options.model):
                 print(f"\nNext: {shlex.join(['equimodal', 'report', str(out)])}")

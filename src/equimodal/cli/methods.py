@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Sequence
 
+from equimodal.cli.declared import declared
 from equimodal.cli.equations import plain
 from equimodal.cli.options import Option, options_of, sections
 from equimodal.cli.text import WIDTH, described, wrapped
@@ -35,6 +37,10 @@ def run(arguments: Sequence[str]) -> int:
     """Print the table of methods, or one method in full."""
     if any(argument in ("-h", "--help") for argument in arguments):
         print(HELP)
+        return 0
+    if arguments and arguments[-1] == "--json":
+        named = {name: find(name) for name in arguments[:-1] if not name.startswith("-")}
+        print(json.dumps(declared(named or available()), indent=1, allow_nan=False))
         return 0
     for argument in arguments:
         if argument.startswith("-"):
@@ -101,7 +107,7 @@ def table(methods: dict[str, type[Method]]) -> str:
         "accumulation: whether N micro-batches give the step of one large batch (exact),",
         "or a method acts on each of them (micro-batch)",
         "M: how many modalities",
-        "`equimodal methods NAME` says all about one.",
+        "`equimodal methods NAME` says all about one; with --json, for programs.",
     ]
     return "\n".join(lines)
 

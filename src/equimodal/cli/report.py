@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from equimodal.cli.folders import new_or_existing_folder
 from equimodal.cli.parser import Parser
 from equimodal.cli.text import wrapped
 from equimodal.errors import SetupError
+
+if TYPE_CHECKING:
+    from equimodal.report.document import Written
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -27,6 +32,11 @@ def run(arguments: Sequence[str]) -> int:
         default=None,
         help="of equimodal diagnose [RESULTS/diagnosis.json, if it is there]",
     )
+    parser.add(
+        "--json",
+        action="store_true",
+        help="print JSON in place of words, beside the page: see docs/json.md",
+    )
     options = parser.read(arguments)
     if options is None:
         return 0
@@ -38,6 +48,9 @@ def run(arguments: Sequence[str]) -> int:
     from equimodal.report.document import write_report  # takes seconds: not for --help
 
     written = write_report(options.results, out, options.diagnosis)
+    if options.json:
+        print(json.dumps(_plain(options.results, written), indent=1, allow_nan=False))
+        return 0
     print(wrapped(written.verdict))
     if written.notices:
         print("\nRead with care:")
@@ -47,3 +60,28 @@ def run(arguments: Sequence[str]) -> int:
     if written.figures:
         print(f"{len(written.figures)} files of figures in {written.figures[0].parent}")
     return 0
+
+
+def _plain(folder: Path, written: Written) -> dict[str, Any]:
+    """Return what is on the page as JSON values."""
+    from equimodal.compare.plain import FORMAT, plain_rows
+    from equimodal.report.results import read
+
+    results = read(folder)
+    return {
+        "format": FORMAT,
+        "kind": "report",
+        "folder": str(folder),
+        "page": str(written.page),
+        "figures": [str(path) for path in written.figures],
+        "data": results.data,
+        "fingerprint": results.fingerprint,
+        "modalities": list(results.modalities),
+        "verdict": written.verdict,
+        "notices": written.notices,
+        "runs": [
+            {"row": held.run.label, "seed": held.run.seed, "state": held.state}
+            for held in results.runs
+        ],
+        "rows": plain_rows(results.rows),
+    }

@@ -21,7 +21,7 @@ def fingerprint(
         name: of the data set.
         classes: the names of the labels, in order.
         members: for train, val and test the name and the label of every sample, in order.
-        digest: of the file that the samples are from, if they have no names of their own.
+        digest: of the numbers of the samples, if these have no names of their own.
 
     >>> parts = {"train": [("a", 0), ("b", 1)], "val": [("c", 1)], "test": [("d", 0)]}
     >>> fingerprint("mine", ["no", "yes"], parts)

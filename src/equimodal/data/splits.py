@@ -32,7 +32,7 @@ class Splits(Generic[S]):
         test: to report, once.
         classes: the name of each target value.
         card: source, licence, citation, and what was done.
-        digest: of the file that the numbers come from, where it is the user's.
+        digest: of the numbers of a file of the user's, whose samples have no names.
     """
 
     train: S
@@ -49,7 +49,10 @@ class Splits(Generic[S]):
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits over which sample is in which split with which label, and over the file.
+        """12 hex digits over which sample is in which split with which label.
+
+        Where samples have no names of their own, as in a file of arrays, their numbers stand for
+        them: those of all modalities as float32, whatever the format of the file.
 
         To be printed beside results: the same fingerprint means the same task, whichever
         modalities were chosen.

@@ -15,7 +15,7 @@ from equimodal.data.files import npz, parquet, pickled
 from equimodal.data.files.holdout import held_out
 from equimodal.data.files.labels import relabelled
 from equimodal.data.files.modality import joined, numbers, with_channels
-from equimodal.data.files.stored import Stored, digest_of
+from equimodal.data.files.stored import Stored, digest_of_numbers
 from equimodal.data.files.where import Where, rows, spelt
 from equimodal.data.splits import TEST, TRAIN, VAL, Splits, partition
 from equimodal.errors import SetupError, unknown
@@ -80,7 +80,10 @@ def read(
         groups=None if codes is None else _numbered(codes),
         ids=_places(kept),
     )
-    return replace(made, digest=digest_of(path))
+    # Of all modalities, so that those that are chosen do not count.
+    held = {name: stored.arrays[name] for name in known if name in stored.arrays}
+    numeric = {n: of for n, of in held.items() if all(a.dtype.kind in "biuf" for a in of.values())}
+    return replace(made, digest=digest_of_numbers(numeric))
 
 
 def _refuse_misfits(

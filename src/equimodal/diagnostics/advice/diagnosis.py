@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -184,11 +185,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Interval):
         return value.to_dict()
     if isinstance(value, Reading | Together):
-        return asdict(value)
+        return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no other word for it
     return value
 
 

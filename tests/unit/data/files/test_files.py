@@ -263,7 +263,7 @@ def test_one_channel_is_one_channel(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- fingerprint and card
 
 
-def test_the_fingerprint_is_of_the_file_the_samples_and_the_labels(tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_the_numbers_the_samples_and_the_labels(tmp_path: Path) -> None:
     path = saved(tmp_path)
     first = data.load(path).fingerprint
     assert data.load(path).fingerprint == first
@@ -273,6 +273,11 @@ def test_the_fingerprint_is_of_the_file_the_samples_and_the_labels(tmp_path: Pat
     for same in ({"slot": [1]}, {"slot": "letter"}):
         assert data.load(path, where=same).fingerprint in found
     assert len(found) == 1 + len(others)
+    # Another type of the same numbers, another order of arrays, words about them, and whether the
+    # file is compressed are not the data.
+    same = {n: a.astype(np.float64) if a.ndim > 1 else a for n, a in arrays().items()}
+    np.savez(path, **{**dict(reversed(same.items())), "meta": np.array("other words")})
+    assert data.load(path).fingerprint == first
     changed = arrays()["audio_test"].copy()
     changed[0, 0, 0] += 1
     assert data.load(saved(tmp_path, audio_test=changed)).fingerprint not in found

@@ -57,6 +57,7 @@ def test_the_same_as_from_npz(tmp_path: Path, fixed: bool) -> None:
     ours = data.load(written(tmp_path, fixed), **options)
     theirs = data.load(tmp_path / "words.npz", **options)
     assert ours.classes == theirs.classes == ("no", "yes")
+    assert ours.fingerprint == theirs.fingerprint, "of the same data, whatever the format"
     for one, other in (
         (ours.train, theirs.train),
         (ours.val, theirs.val),
