@@ -182,7 +182,7 @@ class Balancer(Parts):
             StepError: nothing was backpropagated since the last step.
         """
         self.ledger.modulated = modulated(self, scaler)
-        self.ledger.note()
+        self.ledger.watch()
         self.modulations += 1
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -186,3 +186,20 @@ def test_moments_ignore_a_gradient_that_is_not_finite(bad: float) -> None:
     before = [value.clone() for value in state]
     eqf.running_moments_(torch.tensor([bad, 1.0]), *state, decay=0.9)
     assert all(torch.equal(value, old) for value, old in zip(state, before, strict=True))
+
+
+def test_moments_of_a_large_tensor_are_those_of_its_elements() -> None:
+    """Taken in pieces, and left alone by a gradient of which one piece alone is not finite."""
+    shape = (300, 400)
+    moments = {key: torch.zeros(shape, dtype=torch.float64) for key in ("mean", "deviation")}
+    column = {key: torch.zeros((300, 1), dtype=torch.float64) for key in moments}
+    counts = [torch.zeros((), dtype=torch.int64) for _ in range(2)]
+    for step in range(4):
+        gradient = torch.tensor(generator.normal(size=shape))
+        if step == 2:
+            gradient[299, 0] = math.inf
+        eqf.running_moments_(gradient, **moments, count=counts[0], decay=0.9)
+        eqf.running_moments_(gradient[:, :1], **column, count=counts[1], decay=0.9)
+    assert counts[0] == counts[1] == 3
+    for key, whole in moments.items():
+        assert torch.equal(whole[:, :1], column[key])

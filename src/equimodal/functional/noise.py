@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -117,7 +119,7 @@ def element_std(deviation: Tensor, count: Tensor, decay: float) -> Tensor:
     >>> element_std(torch.tensor([0.5]), torch.tensor(1), decay=0.5)
     tensor([1.])
     """
-    return (deviation / _weight(count, decay).to(deviation.dtype)).sqrt()
+    return (deviation / _weight(count, decay).to(deviation.dtype)).sqrt_()
 
 
 def running_moments_(
@@ -152,13 +154,33 @@ def running_moments_(
         decay: the factor, at least 0 and below 1.
         sound: whether the gradient is finite, shape ``()``, where this is a slice of it.
     """
-    sound = torch.isfinite(gradient).all() if sound is None else sound
+    sound = _finite(gradient) if sound is None else sound
     share = sound.to(mean.dtype) * (1 - decay)
     count.add_(sound)
-    before = torch.where(sound, gradient - mean, 0)  # 0 * NaN would not leave the moments alone
-    mean.addcmul_(before, ((1 - decay) / _weight(count, decay)).to(mean.dtype))
-    after = torch.where(sound, gradient - mean, 0)
-    deviation.mul_(1 - share).addcmul_(before, after * share)
+    step = ((1 - decay) / _weight(count, decay)).to(mean.dtype)
+    for g, m, d in _pieces(gradient, mean, deviation):
+        taken = torch.where(sound, g, m)  # 0 * NaN would not leave the moments alone
+        before = taken - m
+        m.addcmul_(before, step)
+        d.mul_(1 - share).addcmul_(before, taken.sub_(m).mul_(share))
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """Whether all elements are finite, shape ``()``: 0 times anything else is NaN."""
+    sums = [(piece * 0).sum() for (piece,) in _pieces(tensor)]
+    return (sums[0] if len(sums) == 1 else torch.stack(sums).sum()) == 0
+
+
+PIECE = 2**15  # of a large tensor on a CPU: what is computed in between stays in its cache
+
+
+def _pieces(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Yield tensors of one shape in pieces that fit into a cache, where they are in one order."""
+    first = tensors[0]
+    alike = first.device.type == "cpu" and all(tensor.is_contiguous() for tensor in tensors)
+    if torch.compiler.is_compiling() or not alike or first.numel() <= PIECE:
+        return [tensors]
+    return zip(*(torch.split(tensor.view(-1), PIECE) for tensor in tensors), strict=True)
 
 
 def _weight(count: Tensor, decay: float) -> Tensor:

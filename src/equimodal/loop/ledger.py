@@ -194,14 +194,20 @@ class Ledger:
         self.note()
 
     def note(self) -> None:
-        """Look at the gradients that are there now."""
+        """Look at the gradients that a backward pass has left."""
+        self.watch()
+        if not torch.compiler.is_compiling():
+            measured = self._lost or self._own.parameters
+            self._measures = self._fates.measures() if measured else ([], None)
+
+    def watch(self) -> None:
+        """Look which gradients are there now, and not at their values: these have been judged."""
+        self._measures = ([], None)
         if torch.compiler.is_compiling():
             return
         for optimizer in self._optimizers:
             for part in self._parts(optimizer):
                 self._fates.note(part, lambda part=part: self._candidates(*part))  # type: ignore[misc]
-        measured = self._lost or self._own.parameters
-        self._measures = self._fates.measures() if measured else ([], None)
 
     def factor(self) -> Tensor | None:
         """Return by what one factor the user's loop has multiplied the gradients since, or None.
