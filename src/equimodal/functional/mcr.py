@@ -51,7 +51,7 @@ def supervised_contrast(
     # Not minus infinity: a row of it alone has no gradient.
     least = torch.finfo(similarity.dtype).min / 4
     negatives = similarity.masked_fill(alike | ~of_two, least).logsumexp(dim=1, keepdim=True)
-    losses = torch.logaddexp(similarity, negatives) - similarity
+    losses = torch.nn.functional.softplus(negatives - similarity, threshold=50.0)
     return torch.where(positive, losses, 0).sum() / positive.sum().clamp(min=1)
 
 
@@ -75,7 +75,7 @@ def changed_prediction(logits: Tensor, changed: Tensor) -> Tensor:
     >>> changed_prediction(torch.zeros(1, 1, 1, 2), torch.tensor([[[[math.log(3.0), 0.0]]]]))
     tensor([[[0.0338]]])
     """
-    found: Tensor = _Divergence.apply(logits, changed)
+    found: Tensor = _Divergence.apply(logits, changed)  # type: ignore[no-untyped-call]
     return found
 
 

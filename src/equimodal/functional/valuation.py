@@ -74,7 +74,8 @@ def weighted_sums(weights: Tensor, values: Tensor) -> Tensor:
     tensor([4., 2.])
     """
     with torch.autocast(values.device.type, enabled=False):
-        return torch.tensordot(weights.to(values), values, dims=1)
+        sums: Tensor = torch.tensordot(weights.to(values), values, dims=1)
+    return sums
 
 
 def contributions(correct: Tensor) -> Tensor:

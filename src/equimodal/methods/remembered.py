@@ -136,7 +136,7 @@ class Remembered:
 
     def _keep(self, keys: list[tuple[Any, ...]], told: Answers) -> None:
         start = len(self._places)
-        rows = {}
+        rows: dict[tuple[Any, ...], int] = {}
         for row, key in enumerate(keys):
             rows.setdefault(key, row)  # one input may be there twice
         end = start + len(rows)

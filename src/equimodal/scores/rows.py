@@ -75,7 +75,8 @@ def products(step: Step, layer: nn.Linear, order: Sequence[str], fixed: bool = F
     features = step.gated
     if not torch.is_autocast_enabled(layer.weight.device.type):  # a head may cast by itself
         features = {name: z.to(layer.weight.dtype) for name, z in features.items()}
-    weight, bias = layer.weight, layer.bias
+    weight: Tensor = layer.weight
+    bias: Tensor | None = layer.bias
     if fixed:
         weight, bias = weight.detach(), None if bias is None else bias.detach()
     if len({feature.shape for feature in features.values()}) == 1 and step.logits.ndim == 2:

@@ -42,7 +42,7 @@ class Influences:
             generator: what sets are drawn from, above `EXACT` modalities.
         """
         modalities, permutations, _ = orders.shape
-        count = 2**modalities - 2
+        count: int = 2**modalities - 2
         if modalities <= EXACT:
             numbers = torch.arange(1, count + 1)[:, None]  # each set with every permutation
         else:  # one of every stretch of equal length, so that all are as likely
@@ -59,13 +59,16 @@ class Influences:
         else:
             own, changed = self._added(step, orders, sets)
         divergences = changed_prediction(at_least_single(own), at_least_single(changed))
+        mean: Tensor
         if complete is None:
-            return -count * divergences.mean()
+            mean = divergences.mean()
+            return -count * mean
         sources = complete[orders].movedim(0, 1) | ~sets[..., None]  # (J, P, M, B)
         counted = sources.all(dim=2) & complete
         of_set = (1, 2) if modalities <= EXACT else 2  # a set is that of one permutation, or of all
         total = torch.where(counted, divergences, 0).sum(dim=of_set)
-        return -count * (total / counted.sum(dim=of_set).clamp(min=1)).mean()
+        mean = (total / counted.sum(dim=of_set).clamp(min=1)).mean()
+        return -count * mean
 
     def _added(self, step: Step, orders: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions as sums of parts: own and changed, ``(J, P or 1, B, C)`` each."""
@@ -108,7 +111,8 @@ class Influences:
 
         if self._head.takes_rows(step):
             both = torch.cat([changed.flatten(1), own.flatten(1)], dim=1)
-            of_changed, of_own = answers(both).split([changed[0].numel(), own[0].numel()])
+            logits = answers(both)
+            of_changed, of_own = logits[: changed[0].numel()], logits[changed[0].numel() :]
         else:
             of_changed = torch.cat([answers(rows.flatten(1)) for rows in changed.unbind(1)])
             of_own = torch.cat([answers(rows.flatten(1)) for rows in own.unbind(1)])
