@@ -8,6 +8,7 @@ from typing import Any
 
 from equimodal import commanded as _commanded  # noqa: F401 - first, before PyTorch is imported
 from equimodal import functional, methods
+from equimodal.adapters import Adapter
 from equimodal.attach.tokens import Tokens
 from equimodal.balancer import Balancer
 from equimodal.criterion import TokenLoss
@@ -106,7 +107,6 @@ from equimodal.methods import (
     WeightedSequence,
     teachers_of,
 )
-from equimodal.modalities import Adapter
 from equimodal.noise import ElementNoise, Noise, TensorNoise
 from equimodal.readout import Readouts
 from equimodal.scores import Ablation, Probe, Scores, Split
