@@ -81,7 +81,7 @@ def main() -> None:
         if hiss is not None:
             losses["audio"] = (found[1] - hiss).square().flatten(1).mean(1)
         loss = torch.stack([each.mean() for each in losses.values()]).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         if step % 16 == 14:

@@ -81,7 +81,7 @@ def batches(epochs: int, size: int = 32) -> Iterator[Batch]:
     everything = {FRONT: front, WRIST: wrist, STATE: state, "action": goal[:, None] * steps}
     everything["action_is_pad"] = pad
     for _ in range(epochs):
-        for rows in torch.randperm(SAMPLES, generator=generator).split(size):
+        for rows in torch.randperm(SAMPLES, generator=generator).view(-1, size):
             yield {name: values[rows] for name, values in everything.items()}
 
 

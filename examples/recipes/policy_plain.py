@@ -79,7 +79,7 @@ def batches(epochs: int, size: int = 32) -> Iterator[Batch]:
     everything = {FRONT: front, WRIST: wrist, STATE: state, "action": goal[:, None] * steps}
     everything["action_is_pad"] = pad
     for _ in range(epochs):
-        for rows in torch.randperm(SAMPLES, generator=generator).split(size):
+        for rows in torch.randperm(SAMPLES, generator=generator).view(-1, size):
             yield {name: values[rows] for name, values in everything.items()}
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     for step, batch in enumerate(batches(epochs=8)):
         loss, _ = policy.forward(batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -26,7 +26,6 @@ def tiny() -> Qwen2VLForConditionalGeneration:
             image_token_id=IMAGE,
             video_token_id=VIDEO,
             vision_start_token_id=START,
-            eos_token_id=PAD,
             tie_word_embeddings=False,
         )
     )

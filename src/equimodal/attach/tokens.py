@@ -42,7 +42,8 @@ class Tokens:
     """
 
     def __init__(self, trunk: Place | Sequence[Place], which: Which) -> None:
-        self.trunk = list(trunk) if isinstance(trunk, list | tuple) else [trunk]
+        given: Any = trunk
+        self.trunk: list[Place] = list(given) if isinstance(given, list | tuple) else [given]
         self.which = which
         if not self.trunk or not callable(which):
             raise SetupError(
@@ -71,6 +72,10 @@ class _Kept(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         return None, None
+
+
+# What saves tensors for a backward pass in another way, if anything does.
+_hooked = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 class Masks:
@@ -111,7 +116,7 @@ class TokenReader:
         named: the modalities whose tokens are told, in the order of the parts.
         others: the modality that all other tokens belong to, or None.
         open: whether a backward pass runs that adds to gradients, and is to be separated.
-        called: parameters whose layer has run as a module.
+        called: layers that have run as modules.
         parts: by parameter, what the tokens of each named modality brought since `forget`, shape
             ``(K, ...)``.
 
@@ -155,7 +160,7 @@ class TokenReader:
         self.named: tuple[str, ...] = ()
         self.others: str | None = None
         self.open = False
-        self.called: set[nn.Parameter] = set()
+        self.called: set[nn.Module] = set()
         self.parts: dict[nn.Parameter, Tensor] = {}
         self._masks: Masks | None = None
         self._overlap = Late(self._refuse_overlap)
@@ -204,10 +209,11 @@ class TokenReader:
     def _ran(self, name: str, layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         """Separate what the backward pass will bring to the parameters of a layer."""
         assert isinstance(layer, nn.Linear)
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        weight, bias = layer.weight, layer.bias
+        trained = weight if weight.requires_grad else bias
+        if trained is None or not trained.requires_grad or not torch.is_grad_enabled():
             return
-        trained = [p for p in _own(layer) if p.requires_grad]
-        if not trained:
+        if torch.compiler.is_compiling():
             return
         given = args[0] if args else kwargs["input"]
         masks = self._masks
@@ -219,19 +225,20 @@ class TokenReader:
         # In a backward pass it is recomputed. The pass itself asks the forward's own tokens, and
         # must find as much kept here as there.
         again = torch._C._current_graph_task_id() != -1
-        fits = given.shape[:-1] in (masks.shape, (masks.shape.numel(),))
-        if not (fits or again):
+        shape = given.shape[:-1]
+        if shape != masks.shape and shape != (masks.shape.numel(),) and not again:
             raise MatchError(
                 f"eq.Tokens: {name} was given tokens of shape {tuple(given.shape[:-1])}, and "
                 f"which= told those of shape {tuple(masks.shape)}: return masks of that shape, or "
                 "leave the layer out, by naming modules of the trunk without it"
             )
-        self.called.update(trained)
-        node = _Kept.apply(trained[0], given.detach()).grad_fn  # type: ignore[no-untyped-call]
-        arrived = partial(self._arrived, name, layer, [node], None if again else masks)
+        self.called.add(layer)
+        kept: Any = given.detach()
+        if _hooked is None or _hooked(False) is not None:  # as by a checkpoint, which recomputes it
+            kept = _Kept.apply(trained, kept).grad_fn  # type: ignore[no-untyped-call]
+        arrived = partial(self._arrived, name, layer, [kept], None if again else masks)
         output.register_hook(arrived)  # type: ignore[no-untyped-call]
 
-    @torch.no_grad()
     def _arrived(
         self, name: str, layer: nn.Linear, kept: list[Any], masks: Masks | None, gradient: Tensor
     ) -> None:
@@ -248,16 +255,18 @@ class TokenReader:
                 f"eq.Tokens: two backward passes went through one forward of {name}: add the "
                 "losses up, and call balancer.backward once"
             )
-        (given,) = kept.pop().saved_tensors
+        given = kept.pop()
+        if not isinstance(given, Tensor):
+            (given,) = given.saved_tensors
         which = masks.like(gradient)
-        gradient = gradient.reshape(len(which), -1)
+        gradient = gradient.detach().reshape(len(which), -1)
         if layer.weight.requires_grad:
             given = given.reshape(len(which), -1).to(gradient.dtype)
             self._add(layer.weight, _parts(gradient, given, which))
         if layer.bias is not None and layer.bias.requires_grad:
             self._add(layer.bias, which.T @ gradient)
 
-    def _add(self, parameter: nn.Parameter, part: Tensor) -> None:
+    def _add(self, parameter: Any, part: Tensor) -> None:
         part = part.to(parameter.dtype)
         known = self.parts.get(parameter)
         self.parts[parameter] = part if known is None else known.add_(part)

@@ -86,7 +86,9 @@ class Trunk:
         self._drop_cleared()
         self._follow()
         parts = self.reader.parts
-        stray = [p for p in self.reader.called if p.grad is not None and p not in parts]
+        there = [m for m in self.reader.members if m.parameter.grad is not None]
+        called = [m.parameter for m in there if m.layer in self.reader.called]
+        stray = [parameter for parameter in called if parameter not in parts]
         if stray:  # of zeros, where gradients are not set to None
             self._stray.note((_norms(stray) > 0).any()[None].float())
         self.reader.open = True
@@ -272,7 +274,7 @@ class Trunk:
         if name in self.reader.named:
             return [part[self.reader.named.index(name)] for part in parts]
         gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
-        return torch._foreach_sub(gradients, [part.sum(0) for part in parts])
+        return list(torch._foreach_sub(gradients, [part.sum(0) for part in parts]))
 
     @staticmethod
     def _acts(method: Method, name: str) -> bool:
