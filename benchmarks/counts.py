@@ -45,11 +45,11 @@ class Count(NamedTuple):
     flops: int
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is dispatched; marks of the profiler are no operations."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[Any] = []
         self.flops = 0
 
@@ -131,9 +131,10 @@ def counted(name: str, modalities: int) -> Count:
         equimodal.SetupError: the method is not for so many.
     """
     kind = eq.methods.available().get(name)
-    return _counted(
-        setting(modalities, name), kind and MADE.get(name, lambda _: kind())(modalities)
-    )
+    method = None
+    if kind is not None:
+        method = MADE[name](modalities) if name in MADE else kind()
+    return _counted(setting(modalities, name), method)
 
 
 def _counted(of: Setting, method: eq.Method | None) -> Count:

@@ -98,7 +98,7 @@ def seconds_of_joint(
                 start = time.monotonic()
             *inputs, target = splits.train.transform(move_data_to_device(batch, device))
             value = loss(model(*inputs), target)
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             value.item()  # which waits for the device

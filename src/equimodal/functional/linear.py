@@ -53,7 +53,7 @@ def split_columns(
         return split_linear(features, dict(zip(features, slices, strict=True)), bias)
     stacked = torch.stack(list(features.values()))
     if torch.is_grad_enabled():
-        columns = weight.unflatten(1, (several, -1)).permute(1, 2, 0)
+        columns = weight.view(weight.shape[0], several, -1).permute(1, 2, 0)
     else:  # the same view in one operation, whose gradient would cost more
         (down, along), width = weight.stride(), first.shape[1]
         shape = (several, width, weight.shape[0])

@@ -83,8 +83,8 @@ class Tracker:
             if of:
                 changes[name] = of
         if changes:
-            norms = self._norms(list(changes.values())).unbind()
-            self.latest |= {f"update_norm/{n}": v for n, v in zip(changes, norms, strict=True)}
+            found = self._norms(list(changes.values())).unbind()
+            self.latest |= {f"update_norm/{n}": v for n, v in zip(changes, found, strict=True)}
         known = [self.latest.get(f"update_norm/{name}") for name in self.modalities.names]
         all_norms = [value for value in known if value is not None]
         if self._before and len(all_norms) == len(known):
