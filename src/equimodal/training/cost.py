@@ -123,13 +123,13 @@ def relative(operations: Sequence[float | None], joint: Sequence[float | None]) 
     return fmean(ours) / fmean(plain) if ours and plain else None
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts as `torch.utils.flop_counter` does, without what that notes about modules."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
