@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,8 +98,8 @@ def seconds_of_joint(
             if number == 1:
                 start = time.monotonic()
             *inputs, target = splits.train.transform(move_data_to_device(batch, device))
-            value = loss(model(*inputs), target)
-            value.backward()  # type: ignore[no-untyped-call]
+            value: Any = loss(model(*inputs), target)
+            value.backward()
             optimizer.step()
             optimizer.zero_grad()
             value.item()  # which waits for the device
