@@ -22,7 +22,7 @@ PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 demo: $(VENV)/user
 	$(BIN)/equimodal compare watch --out results/watch
 
-test: lint types tests wheel docs
+test: lint types tests wheel
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -34,7 +34,7 @@ types: $(VENV)/dev
 tests: $(VENV)/dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-docs: $(if $(wildcard $(VENV)/dev),$(VENV)/dev,$(VENV)/docs)
+docs: $(VENV)/docs
 	$(BIN)/python docs/site/build.py
 	$(BIN)/python docs/site/browse.py
 
