@@ -31,6 +31,7 @@ COMMANDS = {
     "diagnose": "which modality a trained model ignores, and whether to balance",
     "blind": "which modalities a language model uses, by asking it without them",
     "report": "one HTML page about results",
+    "runs": "list the results in a folder, and how far they are",
     "methods": "list the methods and what each of them can do",
 }
 FAILED = 1
