@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 import equimodal as eq
+from equimodal.tasks import local
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -108,7 +109,7 @@ def run_page(path: Path, folder: Path, answer: Any) -> None:
 def printed_by(path: Path, folder: Path) -> list[str]:
     """Run a page in a fresh process. The server of the processes has imported torch already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["equimodal"])
+    local._serve({"equimodal", "equimodal.data", "equimodal.nn", "equimodal.testing"})
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=run_page, args=(path, folder, theirs))
     process.start()
