@@ -44,7 +44,7 @@ class Local:
     def __init__(self, workers: int, preload: Sequence[str] = (), lock: Lock | None = None) -> None:
         self.workers = workers
         self.forked = sys.platform == "linux"
-        self.context = multiprocessing.get_context("forkserver" if self.forked else "spawn")
+        self.context: Any = multiprocessing.get_context("forkserver" if self.forked else "spawn")
         self.preload = {__name__, *preload}
         self.lock = lock
         self.waiting: deque[Task] = deque()
@@ -104,7 +104,7 @@ def _serve(modules: set[str]) -> None:
     A process has one such, and what began it, a notebook or a data loader, said what it imports.
     If that lacks some, another takes its place; the old one ends after what was forked from it.
     """
-    server = forkserver._forkserver
+    server: Any = forkserver._forkserver
     if not modules <= _SERVED.get(server._forkserver_pid, set()):
         with server._lock:
             if server._forkserver_pid is not None:
