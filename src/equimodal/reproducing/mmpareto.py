@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from equimodal.reproducing.paper import (
-    LISTS_OF_OGM_GE,
-    ONE_SEED,
-    Paper,
-    Point,
-    Published,
-    Row,
-)
+from equimodal.reproducing.paper import LISTS_OF_OGM_GE, ONE_SEED, Paper, Point, Published, Row
 from equimodal.training import Settings
 
 EPOCHS = 50

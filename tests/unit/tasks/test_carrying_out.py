@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -64,6 +65,19 @@ def test_what_goes_wrong_costs_itself(tmp_path: Path) -> None:
         or "hang" in (tmp_path / "hang" / "late.txt").read_text()
     )
     assert "Traceback" in json.loads((tmp_path / "error" / "failed.json").read_text())["traceback"]
+
+
+def test_tasks_find_imported_what_they_need_whatever_forked_processes_before(
+    tmp_path: Path,
+) -> None:
+    """A notebook that has prepared data, or begun a process of its own, has such a server."""
+    before = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(0.0,))
+    before.start()
+    before.join()
+    for module in ("xml.dom.pulldom", "wsgiref.handlers"):  # a second engine needs something else
+        task = chore(module, tmp_path, "imported", module=module)
+        assert reasons(Local(1, [module]), [task]) == {module: ""}
+        assert json.loads((tmp_path / module / "result.json").read_text())
 
 
 def test_done_is_done_and_more_adds_to_it(tmp_path: Path) -> None:
