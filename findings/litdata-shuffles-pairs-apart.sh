@@ -13,7 +13,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 python3 -m venv venv
-venv/bin/pip install --quiet torch==2.13.0 numpy==2.3.5 boto3 filelock lightning-utilities obstore requests tifffile
+venv/bin/pip install --quiet torch==2.13.0 numpy==2.3.5 boto3==1.44.8 filelock==4.3.1
+venv/bin/pip install --quiet lightning-utilities==0.15.3 obstore==0.12.1 requests==2.34.2 tifffile==2026.3.3
 venv/bin/pip install --quiet --no-deps litdata==0.2.76
 cat >pairs.py <<'PYTHON'
 from importlib.metadata import version

@@ -27,6 +27,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "docs/report",
         "docs/reproducing",
         "docs/engines",
+        "docs/json",
+        "docs/recipes",
         "CONTRIBUTING",
     ),
     "Reference": (
@@ -46,6 +48,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "docs/diagnosis",
         "docs/scores",
         "docs/scale",
+        "docs/speed",
         "docs/design",
     ),
 }

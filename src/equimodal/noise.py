@@ -214,6 +214,7 @@ class NoiseSource:
     def _add_small(self, jobs: Sequence[NoiseJob], step: int) -> list[NoiseJob]:
         """Add noise to small tensors, as it would be to each alone, and return the other jobs."""
         whole = [job for job in jobs if not job.total and job.std.ndim == 0]
+        whole = [job for job in whole if job.tensor.numel() <= _piece_size(job.tensor)]
         tensors = [job.tensor.detach() if job.tensor.requires_grad else job.tensor for job in whole]
         done: set[int] = set()
         for share in shares(tensors):
@@ -260,8 +261,12 @@ class _Piece(NamedTuple):
     skip: int  # places of the whole piece before the first of `flat`
 
 
+def _piece_size(tensor: Tensor) -> int:
+    return PIECE_ON_CPU if tensor.device.type == "cpu" else PIECE_ELSEWHERE
+
+
 def _pieces(flat: Tensor, job: NoiseJob) -> list[_Piece]:
-    size = PIECE_ON_CPU if flat.device.type == "cpu" else PIECE_ELSEWHERE
+    size = _piece_size(flat)
     total, place, end = job.total or len(flat), job.start, job.start + len(flat)
     lengths: list[int] = []
     numbers: list[int] = []

@@ -64,7 +64,14 @@ def test_compare(
     others[others.index("--channels=lips=3")] = "--channels=lips=3,audio=1"
     assert main(others) == 2
     assert "a comparison with channels" in capsys.readouterr().err
-    words.write_bytes(words.read_bytes() + b"\0")  # still the same arrays to NumPy
+    with np.load(words) as read:
+        arrays = dict(read)
+    np.savez_compressed(words, **arrays)  # another file of the same data
+    assert main([*command, "--workers=1"]) == 0
+    assert result.stat().st_mtime_ns == before
+    capsys.readouterr()
+    arrays["audio_train"][1, 0, 0] += 1  # of one sample, which is in use
+    np.savez(words, **arrays)
     assert main(command) == 2
     assert "a comparison with fingerprint" in capsys.readouterr().err
 

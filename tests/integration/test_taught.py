@@ -136,7 +136,7 @@ def test_a_student_by_command_broken_off_and_resumed_is_the_same(
         "epoch 1", "epoch 2", "epoch 3",
     ]  # fmt: skip
     result = json.loads((straight / "result.json").read_text())
-    assert result["method"].startswith("G2D(gating=(0, 1), ")
+    assert result["method"].startswith("G2D(cached=False, gating=(0, 1), ")
     assert json.loads((straight / "run.json").read_text())["method"] == result["method"]
 
     stops = iter([Stop(1, 2), None, Stop(1, 3)])
@@ -319,4 +319,4 @@ def test_a_model_of_their_own_is_the_students_too() -> None:
     taught = train_teachers(SPLITS, settings, model)
     kind = describe(model)["pix"]
     assert kind == type(taught["pix"].encoder).__name__
-    assert fit(SPLITS, eq.UMT(taught), settings, model).method == "UMT(weight=10.0)"
+    assert fit(SPLITS, eq.UMT(taught), settings, model).method == "UMT(cached=False, weight=10.0)"

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from equimodal.choosing.candidate import candidates
 from equimodal.cli import INTERRUPTED
 from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
 from equimodal.cli.folders import kept, new_or_existing_folder
@@ -105,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.methods is not None or options.full:
         named = None if options.methods in ("all", None) else options.methods
         how = (options.alphas, settings, options.encoder)
-        composed = [c.label for c in candidates(1) if len(c.methods) > 1] if options.full else []
+        composed = _compositions() if options.full else []
         entries, left_out = rows_of(named, splits, *how, composed)
     if rates := _rates(options.lr, settings.suited(splits.card.name).lr or 0.0):
         entries = [with_rates(entry, rates) for entry in entries]
@@ -153,6 +152,12 @@ def _foreseen(comparison: Comparison, options: Any) -> str:
     seconds = seconds_of_joint(*how, workers) if missing else 0.0
     seeds = len(comparison.seeds)
     return wrapped(foreseen(comparison.entries, seeds, runs - missing, seconds, workers))
+
+
+def _compositions() -> list[str]:
+    from equimodal.choosing.candidate import candidates  # which nothing else here needs
+
+    return [each.label for each in candidates(1) if len(each.methods) > 1]
 
 
 def _rates(given: str | float | list[float] | None, usual: float) -> list[float]:

@@ -45,7 +45,7 @@ def plain(latex: str) -> str:
 
     >>> print(plain(r"g_m \leftarrow k_m\, g_m, \quad k_m = \frac{a}{b + 1} \text{ if } a > 1"))
     g_m ← k_m g_m,
-    k_m = a / (b + 1) if a > 1
+    k_m = (a / (b + 1)) if a > 1
     """
     tokens = TOKEN.findall(" ".join(latex.split()))[::-1]  # the next one is the last
     found = _until(tokens, "")

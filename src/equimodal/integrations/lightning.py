@@ -37,7 +37,7 @@ from lightning.pytorch.trainer.states import TrainerFn  # noqa: E402
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 SETTINGS = (  # of the balancer, passed on as they are; the others come from the trainer
     "features", "criterion", "outputs", "scores", "forward", "train_loader", "val_loader",
-    "own_optimizer", "seed", "micro_batches",
+    "own_optimizer", "seed", "micro_batches", "tokens",
 )  # fmt: skip
 
 
@@ -72,7 +72,8 @@ class Balance(L.Callback):
             of what only some steps have, such as the ratio of a modality, over those.
         log_prefix: what the names of the logged metrics start with.
         settings: further settings of `equimodal.Balancer`: features, criterion, outputs, scores,
-            forward, train_loader, val_loader, own_optimizer, seed.
+            forward, train_loader, val_loader, own_optimizer, seed, micro_batches, tokens (its trunk
+            by the dotted name within the model).
 
     Raises:
         SetupError: a setting is misspelt; when the trainer starts: something does not fit, or the

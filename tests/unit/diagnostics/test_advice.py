@@ -313,7 +313,7 @@ def test_a_command_compares_the_methods_that_are_advised() -> None:
 
 def test_choosing_is_asked_about_what_it_does_not_try_anyway() -> None:
     found = advise(made(together=None, **lost(visual=near(0.1))), "equimodal choose mine:model")
-    named = ",".join((*MENDING, *THROTTLING)).removeprefix("multi-loss,")
+    named = ",".join((*MENDING, *THROTTLING)).replace("multi-loss,", "")
     assert found.next[-1] == f"equimodal choose mine:model '--methods=[{named}]'"
 
 

@@ -33,7 +33,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class AVE(Layout):
-    """AVE, audio-visual events: ``AVE/*.mp4``, Annotations.txt and the three lists of splits.
+    """AVE, audio-visual events: the clips in AVE, Annotations.txt and the three lists of splits.
 
     The lists are trainSet.txt, valSet.txt and testSet.txt.
 

@@ -35,7 +35,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class UCF101(Layout):
-    """UCF-101, frames and flow: ``jpegs_256/v_X_g01_c01/*.jpg``, the same in tvl1_flow/u and v.
+    """UCF-101, frames and flow: pictures as jpegs_256/v_X_g01_c01, and tvl1_flow/u and v.
 
     These are the folders of the archives that go with feichtenhofer/twostreamfusion
     (`cnn_ucf101_setup_data.m`); jeffreyyihuang/two-stream-action-recognition

@@ -340,7 +340,7 @@ def _advice(
 def _with_command(advice: Advice, compare: str) -> Advice:
     methods = [each for each in advice.next if each in available()]
     if compare.startswith("equimodal choose "):
-        methods = [each for each in methods if each != MENDING[0]]  # a baseline there anyway
+        methods = [each for each in methods if each != "multi-loss"]  # a baseline there anyway
     named = ",".join(methods)
     if not compare or not named:
         return advice
