@@ -103,6 +103,7 @@ class Balance(L.Callback):
         self._layout: Layout | None = None
         self._detours = contextlib.ExitStack()
         self._logged = 0
+        self._measured: dict[str, tuple[float, int]] = {}  # sums of this epoch, and of how many
         self._latest = -1  # number of the latest batch that was backpropagated
         self._drawn: Drawn | None = None
 
@@ -151,6 +152,7 @@ class Balance(L.Callback):
             _refuse_misfits(trainer, pl_module)
             if trainer.global_step == 0:  # else this trainer goes on where it ended
                 self._state = self._layout = None
+                self._measured.clear()
 
         # Learning-rate finder and batch-size scaler train with all callbacks set aside, so a
         # callback's own hooks are not enough for what belongs to every step.
@@ -229,37 +231,45 @@ class Balance(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
-        """Log what was measured, if this batch ended a step that was."""
+        """Note what was measured, if this batch ended a step that was."""
         balancer = self.of(pl_module)
         if balancer.steps > self._logged and balancer.tracker.due(balancer.steps - 1):
             self._logged = balancer.steps
             measured = balancer.metrics()
             values = existing(measured)
-            # What a step has not counts for nothing. It is logged all the same: a run that goes on
-            # in the middle of an epoch forgets what is not logged in the rest of it.
-            for name in sorted(measured):
-                pl_module.log(
-                    f"{self.log_prefix}{name}",
-                    values.get(name, 0.0),
-                    on_step=False,
-                    on_epoch=True,
-                    batch_size=int(name in values),
-                    sync_dist=True,
-                )
+            for name in measured:  # what a step has not counts for nothing
+                total, count = self._measured.get(name, (0.0, 0))
+                there = name in values
+                self._measured[name] = (total + (values[name] if there else 0.0), count + there)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End the epoch. Lightning writes its checkpoints of the end of an epoch after this."""
+        """Log what was measured, and end the epoch. Lightning writes its checkpoints after this."""
+        for name, (total, count) in sorted(self._measured.items()):
+            pl_module.log(  # once: every call takes as long as there are values
+                f"{self.log_prefix}{name}",
+                total / count if count else 0.0,
+                on_step=False,
+                on_epoch=True,
+                batch_size=count,
+                sync_dist=True,
+            )
+        self._measured.clear()
         self.of(pl_module).end_epoch()
 
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the balancer, also after the trainer is done."""
-        return (self._state or {}) if self._balancer is None else self._balancer.state_dict()
+        """Return the state of the balancer, also after the trainer is done.
+
+        In the middle of an epoch with what was measured in it so far, as ``measured``.
+        """
+        state = (self._state or {}) if self._balancer is None else self._balancer.state_dict()
+        return {**state, "measured": dict(self._measured)} if self._measured else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep a state for the balancer that will be made; a balancer at work is made anew."""
-        self._state = state
+        self._state = {key: value for key, value in state.items() if key != "measured"}
+        self._measured = dict(state.get("measured", {}))
         if self._balancer is not None:
             self._attach()
 
