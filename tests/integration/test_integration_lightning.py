@@ -357,6 +357,25 @@ def test_resumed_in_mid_epoch_equals_uninterrupted(name: str, tmp_path: Path) ->
     assert str(callback.state_dict()) == str(balancer.state_dict())
 
 
+@SET_ASIDE
+def test_means_over_an_epoch_outlive_a_stop_in_the_middle_of_it(tmp_path: Path) -> None:
+    class Keep(L.Callback):
+        def __init__(self) -> None:
+            self.logged: list[dict[str, float]] = []
+
+        def on_train_epoch_end(self, run: L.Trainer, module: L.LightningModule) -> None:
+            self.logged.append({k: float(v) for k, v in run.callback_metrics.items()})
+
+    straight, resumed = Keep(), Keep()
+    saving = ModelCheckpoint(tmp_path, "at-{step}", every_n_train_steps=11, save_top_k=-1)
+    trainer(balance(log_every_n_steps=2), straight, saving).fit(Net(), Resumable())
+    again = trainer(balance(log_every_n_steps=2), resumed)
+    again.fit(Net(), Resumable(), ckpt_path=tmp_path / "at-step=11.ckpt")
+    assert len(straight.logged) == EPOCHS
+    assert "balance/loss/joint" in straight.logged[1]
+    assert resumed.logged == straight.logged[1:]
+
+
 def test_evidence_is_lost_with_the_gradients_of_a_window_that_was_cut(tmp_path: Path) -> None:
     """Lightning does not save accumulated gradients."""
     path, counts = tmp_path / "cut.ckpt", []
