@@ -54,14 +54,14 @@ class World:
         self.encoders = {n: [self.model.into[n], self.model.out[n]] for n in names}
         self.first: dict[str, float] = {}
 
-    def balance(self, method: eq.Method | None = None) -> eq.Balancer:
+    def balance(self, method: eq.Method | None = None, track_every: int = 1) -> eq.Balancer:
         return eq.Balancer(
             method or eq.OGM(ALPHA),
             self.wrapped,
             self.encoders,
             optimizer=self.optimizer,
             scores=eq.LossFall(),
-            track_every=1,
+            track_every=track_every,
         )
 
     def losses(self, part: Batch) -> dict[str, Tensor]:
@@ -179,6 +179,20 @@ def test_a_step_that_is_dropped_is_no_start() -> None:
         found = world.train(balancer, cut(batch(NAMES, seed), 1))
         for name, value in hand.by_hand(cut(batch(NAMES, seed), 1)).items():
             assert found[name] == pytest.approx(value, rel=1e-9)
+
+
+def test_steps_without_scores_leave_the_start_as_it_is() -> None:
+    """Joint training needs none, so that they are taken where they are tracked, and only there."""
+    world = World(NAMES)
+    balancer = world.balance(eq.Joint(), track_every=2)
+    means = []
+    for seed in range(3):
+        parts = cut(batch(NAMES, seed), 1)
+        means.append({n: each.mean().item() for n, each in world.losses(parts[0]).items()})
+        found = world.train(balancer, parts)
+    for name in NAMES:
+        fall = means[0][name] / means[2][name]
+        assert found[f"evidence/{name}"] == pytest.approx(fall, rel=1e-9)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])

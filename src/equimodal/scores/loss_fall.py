@@ -46,6 +46,9 @@ class LossFall(Given):
 
     def judged(self, evidence: dict[str, Evidence]) -> dict[str, Evidence]:
         whole = evidence[""]
+        if not whole.samples:  # a step without scores, whose evidence is not on the device
+            self._proposed = None
+            return evidence
         first = self.log_first.to(whole.log_scores)
         start = first.isnan() & whole.log_means.isfinite()
         self._proposed = torch.where(start, whole.log_means, first)
