@@ -118,6 +118,7 @@ if TYPE_CHECKING:
     from equimodal.readout import Readouts
     from equimodal.scores import Ablation, Probe, Scores, Split
     from equimodal.scores.given import Given
+    from equimodal.scores.loss_fall import LossFall
     from equimodal.step import Shapes, Step
     from equimodal.system.ranks import ALONE
 
@@ -140,6 +141,7 @@ _WHERE = {
     "ElementNoise": "noise",
     "Evidence": "evidence",
     "Given": "scores.given",
+    "LossFall": "scores.loss_fall",
     "MatchError": "errors",
     "Method": "method",
     "Noise": "noise",
@@ -266,6 +268,7 @@ __all__ = [
     "Joint",
     "LearnedWeight",
     "LeastSquares",
+    "LossFall",
     "LossRule",
     "LossWeighting",
     "MMCosine",

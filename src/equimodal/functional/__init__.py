@@ -25,7 +25,7 @@ from equimodal.functional.di_mml import (
     one_way_contrast,
 )
 from equimodal.functional.distillation import feature_distance, logit_divergence, prioritised
-from equimodal.functional.evidence import discrepancy_ratio, log_score
+from equimodal.functional.evidence import discrepancy_ratio, log_score, log_sum
 from equimodal.functional.gradient_blending import blending_weights
 from equimodal.functional.greedy import learning_speed, speed_difference
 from equimodal.functional.inforeg import holding_strength, prime_indicator, score_gap
@@ -143,6 +143,7 @@ __all__ = [
     "lloyd",
     "log_mean_exp",
     "log_score",
+    "log_sum",
     "logit_divergence",
     "mask_rate",
     "min_norm_weight",

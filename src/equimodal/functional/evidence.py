@@ -37,6 +37,26 @@ def log_score(losses: Tensor, ignored: Tensor | None = None, temperature: float 
     return torch.logsumexp(exponents, dim=-1)
 
 
+def log_sum(losses: Tensor, ignored: Tensor | None = None) -> Tensor:
+    r"""Logarithm of a sum of losses, which adds up over micro-batches as scores do.
+
+    .. math:: \log \sum_i \ell_i
+
+    Args:
+        losses: per-sample losses, shape ``(..., B)``, floating point, at least 0.
+        ignored: see `log_score`.
+
+    Returns:
+        A tensor of shape ``(...)``: ``-inf`` where no sample counts or the sum is 0, and NaN where
+        it is below 0.
+
+    >>> log_sum(torch.tensor([1.0, 3.0])).exp()
+    tensor(4.)
+    """
+    counted = losses if ignored is None else losses.masked_fill(ignored, 0)
+    return counted.sum(dim=-1).log()
+
+
 def discrepancy_ratio(log_scores: Tensor, counts: Tensor | None = None) -> Tensor:
     r"""How many times better each modality does than the others do on average.
 

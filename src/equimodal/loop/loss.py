@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from equimodal.errors import StepError
 from equimodal.loop.handout import Pending
 from equimodal.loop.own_losses import OwnLosses
 from equimodal.loop.parts import Parts
+from equimodal.scores import Given
 from equimodal.step import Step
 
 
@@ -86,7 +87,7 @@ def own_losses(parts: Parts, own: OwnLosses) -> tuple[Tensor, Pending]:
         refuse_ungated(parts.acting(), ("gate", "order"))
     parts.make_modules(own.shapes)
     terms = {"joint": own.total()}
-    scores = own.log_scores(parts.scores.temperature) if scored else None
+    scores = own.log_scores(cast("Given", parts.scores)) if scored else None
     parts.tracker.losses(terms | own.means)
     pending = Pending(terms, scores, {}, lacking=own.lacking)
     return own.trained(terms["joint"]), pending

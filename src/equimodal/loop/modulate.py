@@ -73,7 +73,7 @@ def judge(parts: Parts) -> Judged:
     """Judge what was measured over all micro-batches and ranks, and combine gradients of terms."""
     parts.agree()
     scored = parts.evidence.log_scores is not None
-    evidence = parts.evidence.reduce(parts.names, parts.process_group)
+    evidence = parts.scores.judged(parts.evidence.reduce(parts.names, parts.process_group))
     coefficients = parts.methods.coefficients(evidence, parts.epoch)
     if parts.separation is not None:
         parts.notices.untouched(parts.separation.unreached())

@@ -51,8 +51,9 @@ class Notices:
         names = [n for n, v in zip(self.modalities.names, values, strict=True) if v != v]
         if names:
             self.once(
-                f"the unimodal loss of {', '.join(names)} is NaN or infinite: coefficients "
-                "that depend on it are 1 in such steps"
+                f"the unimodal loss of {', '.join(names)} is NaN or infinite, or "
+                "not above 0 where eq.LossFall() divides by it: coefficients that depend on it "
+                "are 1 in such steps"
             )
 
     def untouched(self, names: Sequence[str], evidence: Evidence | None = None) -> None:

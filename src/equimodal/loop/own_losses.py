@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equimodal import functional
 from equimodal.errors import MatchError
 from equimodal.functional.precision import at_least_single
 from equimodal.method import Method
@@ -97,12 +96,12 @@ class OwnLosses:
         return means
 
     @torch.no_grad()
-    def log_scores(self, temperature: float) -> tuple[Tensor, Tensor | int]:
+    def log_scores(self, scores: Given) -> tuple[Tensor, Tensor | int]:
         """Return logarithms of the scores, shape ``(M,)``, and what they are of: see `Step`."""
         nothing = torch.zeros(self.size, device=self.device, dtype=self.dtype)
         each = [at_least_single(self.losses.get(name, nothing).detach()) for name in self.names]
         if not self.present and len(self.losses) == len(self.names):
-            return functional.log_score(torch.stack(each), None, temperature), self.size
+            return scores.added(torch.stack(each), None), self.size
         everyone = torch.ones(self.size, dtype=torch.bool, device=self.device)
         counts = torch.stack(
             [
@@ -112,7 +111,7 @@ class OwnLosses:
                 for name in self.names
             ]
         )
-        return functional.log_score(torch.stack(each), ~counts, temperature), counts
+        return scores.added(torch.stack(each), ~counts), counts
 
     def refuse_readers(self, methods: Iterable[Method], scores: Scores, scored: bool) -> None:
         """Refuse methods and scores that read logits.
@@ -130,7 +129,8 @@ class OwnLosses:
         if scored and not isinstance(scores, Given):
             raise MatchError(
                 f"scores={type(scores).__name__} reads logits, and this loss came without: take "
-                "evidence from the losses themselves, eq.Balancer(..., scores=eq.Given())"
+                "evidence from the losses themselves, eq.Balancer(..., scores=eq.Given()), or from "
+                "how far they have fallen, scores=eq.LossFall()"
             )
 
 

@@ -77,6 +77,7 @@ def after_step(parts: Parts, optimizer: Optimizer, args: Any, kwargs: Any) -> No
             parts.modulation.keep()
             parts.own.step()
             parts.methods.commit(parts.epoch)
+            parts.scores.commit()
             parts.steps += 1
     if record is None:
         return

@@ -5,6 +5,7 @@ from equimodal.scores.auto import Auto, scores_from
 from equimodal.scores.base import Scores
 from equimodal.scores.function import Function
 from equimodal.scores.given import Given
+from equimodal.scores.loss_fall import LossFall
 from equimodal.scores.probe import Probe
 from equimodal.scores.split import Split, find_linear, weight_slices
 from equimodal.system.modes import evaluation
@@ -14,6 +15,7 @@ __all__ = [
     "Auto",
     "Function",
     "Given",
+    "LossFall",
     "Probe",
     "Scores",
     "Split",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from equimodal.errors import SetupError
+from equimodal.evidence import Evidence
 from equimodal.step import Shapes, Step
 
 
@@ -52,3 +53,10 @@ class Scores(nn.Module):
     def objective(self, step: Step) -> Tensor | None:
         """Return a loss that trains modules of its own, or None."""
         return None
+
+    def judged(self, evidence: dict[str, Evidence]) -> dict[str, Evidence]:
+        """Return the evidence of a whole step, by method, as methods are to see it."""
+        return evidence
+
+    def commit(self) -> None:
+        """Keep what the last `judged` proposed: the optimizer has stepped."""
