@@ -245,7 +245,7 @@ class Balance(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log what was measured, and end the epoch. Lightning writes its checkpoints after this."""
         for name, (total, count) in sorted(self._measured.items()):
-            pl_module.log(  # once: every call takes as long as there are values
+            pl_module.log(  # once: a call costs as much as a small layer
                 f"{self.log_prefix}{name}",
                 total / count if count else 0.0,
                 on_step=False,
