@@ -90,7 +90,7 @@ def _tile(axes: Axes, column: int, line: int, of: Verdict, rival: str) -> None:
     axes.text(
         column + size / 2,
         line + 0.68,
-        f"{100 * against.mean:+.1f}".replace("-0.0", "0.0").replace("-", "\N{MINUS SIGN}"),
+        _signed(100 * against.mean),
         color=INK,
         weight="bold" if sure else "normal",
         **middle,
@@ -103,3 +103,8 @@ def _tile(axes: Axes, column: int, line: int, of: Verdict, rival: str) -> None:
         size=6.5,
         **middle,
     )
+
+
+def _signed(points: float) -> str:
+    shown = f"{points:+.1f}"
+    return "0.0" if shown[1:] == "0.0" else shown.replace("-", "\N{MINUS SIGN}")

@@ -45,6 +45,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "docs/README",
         "README",
         "docs/when-not-to-balance",
+        "docs/ogm-ge-map",
         "docs/diagnosis",
         "docs/scores",
         "docs/scale",

@@ -20,8 +20,10 @@ from equimodal.diagnostics.advice.rules import (
     WIDE,
     advise,
 )
+from equimodal.diagnostics.advice.throttling import spelt, throttling
 from equimodal.diagnostics.advice.verdicts import VERDICTS, Advice
 from equimodal.diagnostics.interval import Interval
+from equimodal.methods.ogm_ge_map import Standing, standing
 
 NAMES = ("audio", "visual", "text")
 
@@ -263,6 +265,42 @@ def test_a_leader_that_lost_something_is_not_slowed_down() -> None:
     assert found.verdict == "try balancing"
     assert not set(THROTTLING) & set(found.next)
     assert any(reason.text.startswith("audio leads, and is") for reason in found.because)
+
+
+def test_what_to_expect_of_ogm_ge_is_said_where_it_is_named_and_nowhere_else() -> None:
+    """One reason quotes the map: how often it was better, and where."""
+    expected = throttling()
+    joint, multi_loss = standing("joint"), standing("multi-loss")
+    assert f"in {joint.cells} settings of a study" in expected.text
+    assert f"worse in {len(multi_loss.worse)} and {len(joint.worse)}" in expected.text
+    assert f"better than multi-loss in {spelt(multi_loss)}" in expected.text
+    assert f"than joint training in {spelt(joint)}" in expected.text
+    cases = [
+        lost(visual=near(0.1)),
+        lost(audio=near(0.1), visual=near(0.1)),
+        {"together": together(near(0.1)), **lost(visual=near(0.1))},
+        {},
+    ]
+    for changes in cases:
+        found = advise(made(**{"together": None, **changes}))
+        assert found.because.count(expected) == ("ogm-ge" in found.next)
+
+
+@pytest.mark.parametrize(
+    ("better", "kept", "said"),
+    [
+        (0, 0, "none"),
+        (4, 4, "4, by at most 6.2 points"),
+        (4, 1, "4, by at most 6.2 points, of which 1 remained with larger learning rates for all"),
+        (
+            4,
+            0,
+            "4, by at most 6.2 points, of which none remained with larger learning rates for all",
+        ),
+    ],
+)
+def test_regions_of_the_map_are_spelt_out(better: int, kept: int, said: str) -> None:
+    assert spelt(Standing(40, tuple("abcd"[:better]), (), kept, 6.2, 0.0)) == said
 
 
 @pytest.mark.parametrize(("width", "said"), [(WIDE, "try balancing"), (0.201, "cannot tell")])
