@@ -32,7 +32,8 @@ def answer(found: Sequence[Verdict], further: Sequence[Verdict]) -> str:
     if again:
         still = len(named(again, "joint", "better"))
         said.append(
-            f"With larger learning rates for all methods {still or 'none'} of the {len(again)} remain."
+            f"With larger learning rates for all methods {still or 'none'} of the {len(again)} "
+            "remain."
         )
     return (
         f"{' '.join(said)} If nothing differed, {by_chance(count):.0f} of {count} intervals would "
