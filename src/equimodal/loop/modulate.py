@@ -51,7 +51,7 @@ def modulated(parts: Parts, scaler: torch.amp.GradScaler | None) -> Modulated:
         parts.tracker.latest |= {} if parts.trunk is None else parts.trunk.norms()
     if judged.scored:
         parts.tracker.judged(evidence[""], coefficients)
-        parts.notices.unsound(evidence[""].log_scores)
+        parts.notices.unsound(evidence[""].log_scores, parts.scores.unusable)
     leave_alone(parts)
     unreached = parts.modulation.unreached(active)
     if unreached:

@@ -43,17 +43,19 @@ class Notices:
             + ". Write balancer.backward(loss); balancer.modulate(); optimizer.step()"
         )
 
-    def unsound(self, log_scores: Tensor) -> None:
-        """Look for evidence that is NaN, where looking does not make the device wait."""
+    def unsound(self, log_scores: Tensor, unusable: str) -> None:
+        """Look for evidence that is NaN, where looking does not make the device wait.
+
+        `unusable` says which losses, but for those that are NaN, make it so.
+        """
         if log_scores.device.type != "cpu" or torch.compiler.is_compiling():
             return
         values = log_scores.tolist()
         names = [n for n, v in zip(self.modalities.names, values, strict=True) if v != v]
         if names:
             self.once(
-                f"the unimodal loss of {', '.join(names)} is NaN or infinite, or "
-                "not above 0 where eq.LossFall() divides by it: coefficients that depend on it "
-                "are 1 in such steps"
+                f"the unimodal loss of {', '.join(names)} is NaN or {unusable}: coefficients "
+                "that depend on it are 1 in such steps"
             )
 
     def untouched(self, names: Sequence[str], evidence: Evidence | None = None) -> None:

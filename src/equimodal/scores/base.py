@@ -24,6 +24,7 @@ class Scores(nn.Module):
     """
 
     cost = "nothing"
+    unusable = "infinite"  # losses, beside those that are NaN, from which nothing follows
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ class LossFall(Given):
     """
 
     cost = "nothing: the losses are given"
+    unusable = "infinite, or not above 0"
 
     def __init__(self) -> None:
         super().__init__()
