@@ -25,7 +25,7 @@ from support.worlds import World
 @pytest.fixture
 def without_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The warning of evidence that is not finite looks at values on the CPU alone: see below."""
-    monkeypatch.setattr(Notices, "unsound", lambda self, log_scores: None)
+    monkeypatch.setattr(Notices, "unsound", lambda self, *evidence: None)
     with FakeTensorMode():
         yield
 
@@ -87,7 +87,7 @@ def test_only_metrics_wait_when_asked() -> None:
 
 def test_the_warning_of_evidence_that_is_not_finite_does_not_look_at_a_device() -> None:
     balancer = World().balance(eq.OGM(0.8))
-    balancer.notices.unsound(torch.empty(2, device="meta"))  # has no values either
+    balancer.notices.unsound(torch.empty(2, device="meta"), "infinite")  # has no values either
 
 
 def test_norms_of_a_modality_without_a_gradient_stay_on_the_device() -> None:
