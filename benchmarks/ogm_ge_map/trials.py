@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.ogm_ge_map.design import Trial
+
+from equimodal.system.files import write_whole
 
 TABLE = Path(__file__).with_name("trials.csv")
 HEADER = ["cell", "method", "rate", "knob", "validation", "test"]
@@ -53,15 +56,14 @@ def read(path: Path = TABLE) -> dict[Key, Tried]:
 
 def write(found: Mapping[Key, Tried], path: Path = TABLE) -> None:
     """Write a table in the order of its trials; it is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        for (cell, method, trial), tried in found.items():
-            knob = "" if trial.knob is None else f"{trial.knob:g}"
-            numbers = [" ".join(f"{each:.4f}" for each in of) for of in (tried.val, tried.test)]
-            writer.writerow([cell, method, f"{trial.rate:g}", knob, *numbers])
-    partial.replace(path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for (cell, method, trial), tried in found.items():
+        knob = "" if trial.knob is None else f"{trial.knob:g}"
+        numbers = [" ".join(f"{each:.4f}" for each in of) for of in (tried.val, tried.test)]
+        writer.writerow([cell, method, f"{trial.rate:g}", knob, *numbers])
+    write_whole(path, text.getvalue())
 
 
 def _values(text: str) -> tuple[float, ...]:

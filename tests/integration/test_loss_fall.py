@@ -94,10 +94,7 @@ class World:
         for name, fall, ratio in zip(there, falls, ratios, strict=True):
             k = 1.0 if math.isnan(ratio) else slow.thresholded(ratio, ALPHA)
             found |= {f"evidence/{name}": fall, f"coefficient/{name}": k}
-            for module in self.encoders[name]:
-                for parameter in module.parameters():
-                    if parameter.ndim >= 2 and parameter.grad is not None:
-                        parameter.grad *= k
+            slow.scale_matrices(self.encoders[name], k)
         if lacking:
             for module in self.encoders[lacking]:
                 module.zero_grad()

@@ -107,10 +107,7 @@ class World:
         for name, mean, ratio in zip([n for n in scores if counts[n]], means, ratios, strict=True):
             k = 1.0 if math.isnan(ratio) else slow.thresholded(ratio, ALPHA)
             found |= {f"evidence/{name}": mean, f"coefficient/{name}": k}
-            for module in self.encoders[name]:
-                for parameter in module.parameters():
-                    if parameter.ndim >= 2 and parameter.grad is not None:
-                        parameter.grad *= k
+            slow.scale_matrices(self.encoders[name], k)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return found

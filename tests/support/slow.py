@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,14 @@ def continuous(ratio: float, alpha: float) -> float:
 def two_sided(ratio: float, alpha: float, beta: float) -> float:
     """With the ratio of that paper: the others' score over one's own."""
     return 1 + (beta - 1) * math.tanh(alpha * (1 / ratio - 1))
+
+
+def scale_matrices(modules: Iterable[nn.Module], factor: float) -> None:
+    """Multiply the gradients of what has two dimensions or more, as OGM does by default."""
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.ndim >= 2 and parameter.grad is not None:
+                parameter.grad *= factor
 
 
 def standard_deviation(values: Array) -> float:

@@ -362,9 +362,7 @@ class World:
         ratios = slow.ratios([max(score, sys.float_info.min) for score in relative])
         ks = [slow.thresholded(ratio, ALPHA) for ratio in ratios]
         for k, encoder in zip(ks, self.model.encoders.values(), strict=True):
-            for parameter in encoder.parameters():
-                if parameter.ndim >= 2 and parameter.grad is not None:
-                    parameter.grad *= k
+            slow.scale_matrices([encoder], k)
         self.optimizer.step()
         found = {}
         for name, mean, ratio, k in zip(NAMES, relative, ratios, ks, strict=False):
