@@ -26,7 +26,7 @@ RELEASED: list[tuple[Callable[[], eq.Method], int, dict[str, object]]] = [
     (eq.DiagnosingRelearning, 90, {"every": 20}),
     (lambda: eq.G2D(teachers()), 300, {"gating": (0, 150)}),
     (eq.InfoReg, 50, {"history": 10}),
-    (eq.MIDAS, 70, {"warm_up": 5}),
+    (eq.MIDAS, 70, {"warm_up": 10}),
     (eq.ModalityValuation, 60, {"warm_up": 5}),
     (eq.OPM, 100, {"warm_up": 6}),
     (eq.PASSION, 300, {"rate": 0.015}),

@@ -8,37 +8,34 @@ from torch import Tensor
 from equimodal.functional.means import mean_counted
 
 
-def misaligned_sources(labels: Tensor, usable: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose for each sample and modality which sample it is taken from (Hwang et al., appendix).
+def misaligned_sources(usable: Tensor, keys: Tensor) -> Tensor:
+    """Choose for each sample and modality which samples it is taken from (Hwang et al., 2025).
 
-    A sample and M - 1 others of another class are given to the M modalities in random order.
+    M - 1 permutations of the batch stand beside the batch itself, and are given to the M modalities
+    in M ways, so that every modality is kept once. With two modalities these are the two of the
+    released code: one keeps its own, and then the other.
 
     Args:
-        labels: class numbers, shape ``(B,)``.
         usable: which samples may be used, shape ``(B,)``, bool.
-        numbers: uniform from 0 to below 1, shape ``(2 M - 1, B)``: M - 1 choose the others, M the
-            order.
+        keys: uniform from 0 to below 1, shape ``(M - 1, B)``, whose order is a permutation.
 
     Returns:
-        Positions in the batch, shape ``(M, B)``, int64; and for which samples there is another,
-        shape ``(B,)``, bool. Where there is none, all positions are those of the sample.
+        Positions in the batch, shape ``(M, M, B)``, int64: of each way, for each modality. A sample
+        that may not be used is taken from itself.
 
-    >>> labels, numbers = torch.tensor([0, 1, 0]), torch.tensor([[0.9] * 3, [0.1] * 3, [0.2] * 3])
-    >>> misaligned_sources(labels, torch.ones(3, dtype=torch.bool), numbers)
-    (tensor([[0, 1, 2],
-            [1, 2, 1]]), tensor([True, True, True]))
+    >>> misaligned_sources(torch.tensor([True, True, False]), torch.tensor([[0.9, 0.1, 0.5]]))
+    tensor([[[0, 1, 2],
+             [1, 0, 2]],
+    <BLANKLINE>
+            [[1, 0, 2],
+             [0, 1, 2]]])
     """
-    modalities = (len(numbers) + 1) // 2
-    own = torch.arange(len(labels), device=labels.device)
-    others = (labels[:, None] != labels) & usable & usable[:, None]
-    count = others.sum(dim=1)
-    valid = count > 0
-    # The number of the chosen one among those of another class, and then its position.
-    chosen = torch.minimum((numbers[: modalities - 1] * count).long(), count - 1)
-    passed = others.cumsum(dim=1) <= chosen[..., None]
-    found = torch.where(valid, passed.sum(dim=-1).clamp(max=len(labels) - 1), own)
-    sources = torch.cat([own[None], found])
-    return sources.gather(0, numbers[modalities - 1 :].argsort(dim=0)), valid
+    own = torch.arange(len(usable), device=usable.device)
+    ordered = keys.masked_fill(~usable, 2.0).argsort(dim=1, stable=True)
+    nth = (usable.cumsum(dim=0) - 1).clamp(min=0)
+    parts = torch.cat([own[None], torch.where(usable, ordered[:, nth], own)])
+    modality = torch.arange(len(parts), device=usable.device)
+    return parts[(modality[None] - modality[:, None]) % len(parts)]
 
 
 def misaligned_loss(
@@ -56,12 +53,12 @@ def misaligned_loss(
 
     Args:
         log_predicted: log-probability of the class of the sample that each modality is taken from,
-            shape ``(M, B)``.
-        confidence: what each modality counts in the label, shape ``(M, B)``, columns that add up
+            shape ``(M, N)``.
+        confidence: what each modality counts in the label, shape ``(M, N)``, columns that add up
             to 1.
         modality_weight: weights of the modalities, shape ``(M,)``.
-        similarity: of the replaced features to those they replace, shape ``(B,)``, -1 to 1.
-        valid: which samples count, shape ``(B,)``, bool.
+        similarity: of the replaced features to those they replace, shape ``(N,)``, -1 to 1.
+        valid: which samples count, shape ``(N,)``, bool.
 
     Returns:
         A tensor of shape ``()``; 0 if no sample counts.
@@ -76,45 +73,57 @@ def misaligned_loss(
 
 
 def replaced_similarity(features: Tensor, sources: Tensor) -> Tensor:
-    r"""Cosine of one modality's features to those that replace them; 0 where none is replaced.
+    r"""Cosine of one modality's features to those that stand in their place.
 
     Args:
         features: shape ``(B, D)``.
-        sources: which sample takes the place of each, shape ``(B,)``.
+        sources: which sample takes the place of each, shape ``(W, B)``.
 
     Returns:
-        Shape ``(B,)``.
+        Shape ``(W, B)``.
 
-    >>> replaced_similarity(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([1, 1]))
-    tensor([0.7071, 0.0000])
+    >>> replaced_similarity(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[1, 1]]))
+    tensor([[0.7071, 1.0000]])
     """
-    replaced = sources != torch.arange(len(sources), device=sources.device)
-    cosine = torch.cosine_similarity(features, features[sources], dim=1)
-    return torch.where(replaced, cosine, 0)
+    return torch.cosine_similarity(features[None], features[sources], dim=2)
 
 
-def weak_modality_weight(weight: Tensor, target: Tensor, signal: Tensor, step: float) -> Tensor:
-    r"""Raise the weight of the least confident modality where the model neglects it.
+def weak_modality_weight(
+    weight: Tensor, confidence: Tensor, predicted: Tensor, step: float, limit: float
+) -> Tensor:
+    r"""Move the weight of the least confident modality by whether the model neglects it.
 
     .. math::
-        \alpha_{\hat m} \leftarrow \max(1, \alpha_{\hat m} + \eta \Delta), \quad
-        \hat m = \arg\min_m \mathbb{E}\, \tilde c^m, \quad \alpha_m \leftarrow 1
-        \text{ for the others}
+        \alpha \leftarrow \min(\max(1, \alpha \pm \eta), \alpha_{max}), \quad
+        + \text{ if } \frac1M \sum_w \frac{\bar q^w_{\ne \hat m}}{\bar q^w_{\hat m}}
+        > \frac{\bar c_{\ne \hat m}}{\bar c_{\hat m}}, \quad
+        \hat m = \arg\min_m \bar c_m
 
     Args:
-        weight: weights of the modalities, shape ``(M,)``.
-        target: mean confidence of each, shape ``(M,)``.
-        signal: the update signal of each, shape ``(M,)``; that of the least confident is used.
-        step: its size.
+        weight: the weight, shape ``()``.
+        confidence: mean probability that each modality alone gives to its class, shape ``(M,)``.
+        predicted: mean probability that the model gives to the class of each modality in each way
+            to put samples together, shape ``(M, M)``, ways first.
+        step: by how much it moves.
+        limit: its largest value; its smallest is 1.
 
     Returns:
-        New weights, shape ``(M,)``; the old ones where a target or signal is not defined.
+        The new weight, shape ``()``; the old one where a mean is not defined.
 
-    >>> target, predicted = torch.tensor([0.75, 0.25]), torch.tensor([0.9, 0.1])
-    >>> weak_modality_weight(torch.ones(2), target, target - predicted, step=0.1)
-    tensor([1.0000, 1.0150])
+    >>> confidence, neglected = torch.tensor([0.6, 0.3]), torch.tensor([[0.9, 0.1], [0.9, 0.1]])
+    >>> weak_modality_weight(torch.tensor(1.0), confidence, neglected, step=0.05, limit=10)
+    tensor(1.0500)
     """
-    weakest = torch.arange(len(weight), device=weight.device) == target.argmin()
-    raised = torch.where(weakest, (weight + step * signal).clamp(min=1), 1.0)
-    sound = (target.isfinite() & signal.isfinite()).all()
-    return torch.where(sound, raised, weight)
+    weakest = torch.arange(len(confidence), device=weight.device) == confidence.argmin()
+    alone = _against(confidence[None], weakest).squeeze(0)
+    together = _against(predicted, weakest).mean()
+    moved = torch.where(together > alone, weight + step, weight - step).clamp(1, limit)
+    sound = confidence.isfinite().all() & predicted.isfinite().all()
+    return torch.where(sound, moved, weight)
+
+
+def _against(means: Tensor, weakest: Tensor) -> Tensor:
+    """Return the mean of the other columns in units of the weakest one, shape ``(W,)``."""
+    weak = torch.where(weakest, means, 0).sum(dim=1)
+    others = torch.where(weakest, 0, means).sum(dim=1) / (len(weakest) - 1)
+    return others / weak.clamp(min=torch.finfo(means.dtype).tiny)
