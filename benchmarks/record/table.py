@@ -1,0 +1,78 @@
+"""The table of all trainings: one line for each, written as soon as its row is trained."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.record.design import Trial
+
+from equimodal.system.files import write_whole
+
+TABLE = Path(__file__).with_name("trainings.csv")
+HEADER = ["set", "row", "encoder", "optimizer", "rate", "options", "seed", "val", "test", "failed"]
+Key = tuple[str, str]  # data set and row
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training.
+
+    Attributes:
+        trial: with what.
+        seed: 0 in the search, others fresh.
+        val: accuracy on validation data, a share; 0 where it failed.
+        test: on test data.
+        failed: why there is none, or nothing.
+    """
+
+    trial: Trial
+    seed: int
+    val: float
+    test: float
+    failed: str = ""
+
+
+def best(of: Sequence[Trained]) -> Trained:
+    """Return the trial of the search that is best on validation data, the first of several."""
+    return max((each for each in of if each.seed == 0), key=lambda each: each.val)
+
+
+def read(path: Path = TABLE) -> dict[Key, list[Trained]]:
+    """Return the trainings of a table by data set and row; none where there is no table.
+
+    Raises:
+        ValueError: it is another table.
+    """
+    if not path.exists():
+        return {}
+    header, *lines = csv.reader(path.read_text().splitlines())
+    if header != HEADER:
+        raise ValueError(f"{path}: expected the columns {HEADER}, found {header}")
+    found: dict[Key, list[Trained]] = {}
+    for name, row, encoder, optimizer, rate, options, seed, val, test, failed in lines:
+        trial = Trial(encoder, optimizer, float(rate), json.loads(options))
+        one = Trained(trial, int(seed), float(val), float(test), failed)
+        found.setdefault((name, row), []).append(one)
+    return found
+
+
+def write(found: Mapping[Key, Sequence[Trained]], path: Path = TABLE) -> None:
+    """Write a table in the order of its rows; it is there whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for (name, row), trainings in found.items():
+        for each in trainings:
+            trial = each.trial
+            options = json.dumps(trial.options)
+            numbers = [f"{each.val:.4f}", f"{each.test:.4f}"]
+            writer.writerow(
+                [name, row, trial.encoder, trial.optimizer, f"{trial.rate:g}", options, each.seed]
+                + [*numbers, each.failed]
+            )
+    write_whole(path, text.getvalue())
