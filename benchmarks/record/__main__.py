@@ -2,9 +2,9 @@
 
     python -m benchmarks.record [--sets NAME ...] [--rows NAME ...] [--workers N] [--table FILE]
 
-A row is trained with eight trials, and the best of them on validation data on five fresh seeds. What
-is in the table is not trained again: a run that was stopped goes on where it was. About an hour on
-two cores. `python -m benchmarks.record.page` then writes the page, the picture and the shortlist.
+A row is trained with eight trials, and the best of them on validation data on five fresh seeds.
+What is in the table is not trained again: a run that was stopped goes on where it was. About an
+hour on two cores. `python -m benchmarks.record.page` then writes page, picture and shortlist.
 """
 
 from __future__ import annotations
@@ -12,18 +12,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import torch
 from benchmarks.record import design, table
+from benchmarks.record.searching import searched
 from benchmarks.record.sources import parts
-from benchmarks.record.table import Trained
-from benchmarks.record.training import trained
-
-from equimodal.choosing.candidate import Candidate
-from equimodal.errors import DivergedError, MatchError, SetupError, StepError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -57,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         begun = time.perf_counter()
-        tasks = {pool.submit(_row, plan, name, row): (name, row.label) for name, row in wanted}
+        tasks = {pool.submit(searched, plan, name, row): (name, row.label) for name, row in wanted}
         for done, task in enumerate(as_completed(tasks), 1):
             key = tasks[task]
             found[key] = task.result()
@@ -65,24 +59,6 @@ def main(arguments: list[str] | None = None) -> None:
             spent = time.perf_counter() - begun
             said = found[key][0].failed or f"{len(found[key])} trainings"
             print(f"{' '.join(key)}: {said}; {done} of {len(tasks)} in {spent:.0f} s", flush=True)
-
-
-def _row(plan: design.Design, name: str, row: Candidate) -> list[Trained]:
-    """Search a row, and train what is best on fresh seeds."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    searched = [_one(plan, name, trial, 0) for trial in plan.trials(row, parts(name)[0].modalities)]
-    chosen = table.best(searched)
-    if chosen.failed:
-        return searched[:1]
-    return searched + [_one(plan, name, chosen.trial, seed) for seed in range(1, plan.seeds + 1)]
-
-
-def _one(plan: design.Design, name: str, trial: design.Trial, seed: int) -> Trained:
-    try:
-        return Trained(trial, seed, *trained(plan, name, trial, seed))
-    except (SetupError, MatchError, StepError, DivergedError) as error:
-        return Trained(trial, seed, 0.0, 0.0, str(error).split("\n")[0])
 
 
 if __name__ == "__main__":

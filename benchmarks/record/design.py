@@ -50,7 +50,7 @@ class Design:
         seeds: fresh ones, counted from 1; the search has seed 0.
         momentum: of SGD.
         decay: of either optimizer.
-        rates: three of either optimizer.
+        rates: two of either optimizer.
         sets: epochs, batch and a title, by data set.
     """
 
@@ -69,7 +69,7 @@ class Design:
         return [*candidates(epochs, BASELINES), *alone, *others]
 
     def trials(self, row: Candidate, modalities: Sequence[str]) -> list[Trial]:
-        """Return twelve: every learning rate of every condition, the same for all rows.
+        """Return eight: every learning rate of every condition, the same for all rows.
 
         Three settings of a method go around: its defaults, and two points of its declared space.
         """

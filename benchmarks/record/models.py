@@ -26,49 +26,34 @@ def model_of(shapes: Mapping[str, tuple[int, ...]], classes: int, normalised: bo
 
 def _encoder(shape: tuple[int, ...], normalised: bool) -> nn.Module:
     if len(shape) == 1:
-        return nn.Sequential(
-            nn.Linear(shape[0], HIDDEN),
-            *_norm(nn.BatchNorm1d(HIDDEN), normalised),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, FEATURES),
-        )
+        lower = _layer(nn.Linear(shape[0], HIDDEN), nn.BatchNorm1d(HIDDEN), normalised)
+        return nn.Sequential(*lower, nn.Linear(HIDDEN, FEATURES))
     if len(shape) == 2:  # channels, time
-        lower = [
-            *(
-                nn.Conv1d(shape[0], 32, 5, stride=2, padding=2),
-                *_norm(nn.BatchNorm1d(32), normalised),
-                nn.ReLU(),
-            ),
-            *(
-                nn.Conv1d(32, 32, 5, stride=2, padding=2),
-                *_norm(nn.BatchNorm1d(32), normalised),
-                nn.ReLU(),
-            ),
+        layers = [
+            each
+            for width in (shape[0], 32)
+            for each in _layer(
+                nn.Conv1d(width, 32, 5, stride=2, padding=2), nn.BatchNorm1d(32), normalised
+            )
         ]
-        return nn.Sequential(*lower, Bins(4), nn.Linear(4 * 32, FEATURES))
-    lower = [
-        *(
-            nn.Conv2d(shape[0], 12, 3, stride=2, padding=1),
-            *_norm(nn.BatchNorm2d(12), normalised),
-            nn.ReLU(),
-        ),
-        *(
-            nn.Conv2d(12, 24, 3, stride=2, padding=1),
-            *_norm(nn.BatchNorm2d(24), normalised),
-            nn.ReLU(),
-        ),
+        return nn.Sequential(*layers, Bins(4), nn.Linear(4 * 32, FEATURES))
+    layers = [
+        each
+        for width, wide in ((shape[0], 12), (12, 24))
+        for each in _layer(
+            nn.Conv2d(width, wide, 3, stride=2, padding=1), nn.BatchNorm2d(wide), normalised
+        )
     ]
-    return nn.Sequential(
-        *lower, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * 24, FEATURES)
-    )
+    pooled = (nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    return nn.Sequential(*layers, *pooled, nn.Linear(16 * 24, FEATURES))
 
 
-def _norm(layer: nn.Module, wanted: bool) -> list[nn.Module]:
-    return [layer] if wanted else []
+def _layer(linear: nn.Module, norm: nn.Module, normalised: bool) -> list[nn.Module]:
+    return [linear, *([norm] if normalised else []), nn.ReLU()]
 
 
 class Bins(nn.Module):
-    """The mean over each of some equal parts of time, flattened: shape ``(B, C, T)`` to ``(B, C n)``."""
+    """Means over equal parts of time, flattened: shape ``(B, C, T)`` to ``(B, C n)``."""
 
     def __init__(self, many: int) -> None:
         super().__init__()

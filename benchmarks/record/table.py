@@ -69,10 +69,7 @@ def write(found: Mapping[Key, Sequence[Trained]], path: Path = TABLE) -> None:
     for (name, row), trainings in found.items():
         for each in trainings:
             trial = each.trial
-            options = json.dumps(trial.options)
-            numbers = [f"{each.val:.4f}", f"{each.test:.4f}"]
-            writer.writerow(
-                [name, row, trial.encoder, trial.optimizer, f"{trial.rate:g}", options, each.seed]
-                + [*numbers, each.failed]
-            )
+            tried = [trial.encoder, trial.optimizer, f"{trial.rate:g}", json.dumps(trial.options)]
+            reached = [each.seed, f"{each.val:.4f}", f"{each.test:.4f}", each.failed]
+            writer.writerow([name, row, *tried, *reached])
     write_whole(path, text.getvalue())

@@ -99,7 +99,7 @@ class _Key(tuple[Any, ...]):
 
 @lru_cache(maxsize=64)
 def _teachers(key: _Key) -> Mapping[str, Any]:
-    """Train every modality alone, as the row `ensemble` does, and return copies of the best epoch."""
+    """Train every modality alone, as the row `ensemble` does; copies of the best epoch."""
     design, name, trial, seed = key
     own = Trial(trial.encoder, trial.optimizer, trial.rate, {"ensemble": {}})
     _, val, _ = parts(name)
