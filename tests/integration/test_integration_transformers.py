@@ -467,6 +467,33 @@ def test_named_first_it_balances_another_trainer(tmp_path: Path) -> None:
     assert torch.equal(found(trainer), Loop().train())
 
 
+class OwnLoss(transformers.Trainer):
+    """A Trainer that computes a loss of its own."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        return 2 * super().compute_loss(*args, **kwargs)
+
+
+class BalancedOwnLoss(BalancedTrainer, OwnLoss):
+    pass
+
+
+class Stated(BalancedTrainer, OwnLoss):
+    replaces_loss = True
+
+
+def test_a_trainer_with_a_loss_of_its_own_is_refused_unless_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        eq.SetupError,
+        match=r"OwnLoss\.compute_loss is a loss of its own, which would not be trained on"
+        r".*replaces_loss = True in class BalancedOwnLoss",
+    ):
+        trainer_for(tmp_path, of=BalancedOwnLoss)
+    trainer = trainer_for(tmp_path, of=Stated)
+    trainer.train()
+    assert torch.equal(found(trainer), Loop().train())
+
+
 def test_a_refused_run_leaves_no_hook(tmp_path: Path) -> None:
     trainer = trainer_for(tmp_path, Resamples)
     with pytest.raises(eq.SetupError):

@@ -29,6 +29,8 @@ from transformers import Trainer, TrainerCallback  # noqa: E402
 Balance = Callable[..., Balancer]  # (*, model, optimizer); Callable cannot spell keywords
 STATE = "balancer.pt"  # beside optimizer.pt in a checkpoint
 IGNORED = -100  # the label that losses of transformers leave out
+# What computes the criterion of logits and labels too, by module and name.
+ALIKE = {"trl.trainer.sft_trainer.SFTTrainer"}
 
 
 class BalancedTrainer(Trainer):
@@ -37,8 +39,10 @@ class BalancedTrainer(Trainer):
     For a Trainer of another class, name this one first: ``class Mine(BalancedTrainer, Theirs)``.
 
     The loss is the balancer's criterion of the model's logits and the labels, in place of the loss
-    that the model returns; a warning says so where the two differ. Modulation comes after the last
-    micro-batch of a step and before clipping.
+    that the model returns; a warning says so where the two differ. A Trainer that computes a loss
+    of its own is refused, but for TRL's SFTTrainer, whose loss that is; ``replaces_loss = True`` on
+    your class says that the criterion stands for it. Modulation comes after the last micro-batch of
+    a step and before clipping.
 
     Args:
         args: as the Trainer takes them, as all others are.
@@ -53,6 +57,8 @@ class BalancedTrainer(Trainer):
     Raises:
         SetupError: something in the arguments of the Trainer keeps balancing from working.
     """
+
+    replaces_loss = False
 
     def __init__(self, *args: Any, balance: Balance, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -287,6 +293,7 @@ class BalancedTrainer(Trainer):
         return self.balancer
 
     def _refuse_misfits(self) -> None:
+        kind, theirs = getattr(self.args, "loss_type", "nll"), self._loss_of_another()
         optimizer = str(getattr(self.args.optim, "value", self.args.optim))
         misfits = [
             (
@@ -298,6 +305,22 @@ class BalancedTrainer(Trainer):
                 self.label_smoother is not None,
                 "label_smoothing_factor is not applied: give "
                 "eq.Balancer(..., criterion=nn.CrossEntropyLoss(label_smoothing=...))",
+            ),
+            (
+                theirs is not None and not self.replaces_loss,
+                f"{theirs}.compute_loss is a loss of its own, which would not be trained on: use "
+                "a loop of your own with balancer.loss(losses=..., joint=...), or, if "
+                "eq.Balancer(..., criterion=...) computes the same of logits and labels, say "
+                f"replaces_loss = True in class {type(self).__name__}",
+            ),
+            (
+                theirs is None and kind != "nll" and hasattr(self, "aux_loss_enabled"),
+                f"loss_type {kind!r} is not applied: expected 'nll', the criterion of the labels",
+            ),
+            (
+                getattr(self, "aux_loss_enabled", False),
+                "the auxiliary loss of a mixture of experts is not added: set "
+                "output_router_logits=False in the model's configuration",
             ),
             (
                 self.args.n_gpu > 1,
@@ -322,6 +345,13 @@ class BalancedTrainer(Trainer):
         for misfit, problem in misfits:
             if misfit:
                 raise SetupError(f"BalancedTrainer: {problem}")
+
+    def _loss_of_another(self) -> str | None:
+        """Return the class beside this one whose loss ours takes the place of, if there is one."""
+        following = type(self).__mro__[type(self).__mro__.index(BalancedTrainer) + 1 :]
+        of = next(each for each in following if "compute_loss" in vars(each))
+        known = of is Trainer or f"{of.__module__}.{of.__qualname__}" in ALIKE
+        return None if known else of.__name__
 
 
 class _Epochs(TrainerCallback):

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,17 @@ from support.decoder import masked
 from support.examples import ROOT, assert_page_shows_diff, changed_lines
 
 FOLDER = ROOT / "examples" / "recipes"
-RECIPES = {"vlm_lora": 20, "policy": 20, "audio_video": 32}  # and how many lines are changed
+RECIPES = {
+    "vlm_lora": 20,
+    "sft": 25,
+    "policy": 20,
+    "audio_video": 32,
+}  # and how many lines are changed
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(FOLDER))  # as a script has it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers
         yield
@@ -58,6 +65,8 @@ def test_the_page_shows_what_is_changed(recipe: str) -> None:
 def test_a_recipe_runs_and_joint_training_is_the_original(
     recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if recipe == "sft":
+        pytest.importorskip("trl")
     plain, balanced = (losses(printed(f"{recipe}_{way}", capsys)) for way in ("plain", "balanced"))
     monkeypatch.setattr(eq, "OGM", lambda *given, **settings: eq.Joint())
     joint = losses(printed(f"{recipe}_balanced", capsys))
@@ -65,6 +74,28 @@ def test_a_recipe_runs_and_joint_training_is_the_original(
     assert joint == pytest.approx(plain, rel=2e-3)
     assert balanced != pytest.approx(plain, rel=2e-3)
     assert all(number < 20 for number in balanced)
+
+
+def test_other_losses_of_trl_are_refused(tmp_path: Path) -> None:
+    """They would be left out without a word."""
+    trl = pytest.importorskip("trl")
+    recipe = script("sft_balanced")
+
+    def made(**settings: Any) -> Any:
+        arguments = trl.SFTConfig(str(tmp_path), use_cpu=True, bf16=False, **settings)
+        rows = recipe.Dataset.from_dict({"number": [0]})
+        options = {"data_collator": list, "processing_class": recipe.tokenizer(), "balance": list}
+        return recipe.BalancedSFTTrainer(recipe.tiny(), arguments, train_dataset=rows, **options)
+
+    skipped = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+    made(**skipped)
+    with pytest.raises(eq.SetupError, match="loss_type 'dft' is not applied: expected 'nll'"):
+        made(**skipped, loss_type="dft")
+
+    class Preferences(recipe.BalancedTrainer, trl.DPOTrainer):
+        pass
+
+    assert Preferences._loss_of_another(Preferences.__new__(Preferences)) == "DPOTrainer"
 
 
 def test_the_adapters_of_qwen2_vl_are_separated_exactly() -> None:
