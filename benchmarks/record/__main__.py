@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
             found[key] = task.result()
             table.write(dict(sorted(found.items(), key=lambda of: order[of[0]])), options.table)
             spent = time.perf_counter() - begun
-            said = found[key][0].failed or f"{len(found[key])} trainings"
+            said = table.lacking(found[key]) or f"{len(found[key])} trainings"
             print(f"{' '.join(key)}: {said}; {done} of {len(tasks)} in {spent:.0f} s", flush=True)
 
 

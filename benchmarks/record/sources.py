@@ -113,7 +113,7 @@ def emoji() -> Parts:
 def motions() -> Parts:
     """Accelerometer and gyroscope of a smart watch: standing, walking, running, badminton.
 
-    The first second of ten, for with all of them nothing is left.
+    Every series of ten seconds is cut into windows of one; every fourth of a class is held out.
     """
     folder = "aeon/datasets/data/BasicMotions/BasicMotions"
     series, labels, counts = [], [], []
@@ -126,9 +126,13 @@ def motions() -> Parts:
             labels.append(label.strip().lower())
     names = sorted(set(labels))
     target = torch.tensor([names.index(label) for label in labels])
-    both = torch.tensor(series)
-    made = {"accelerometer": both[:, :3, :10], "gyroscope": both[:, 3:, :10]}
-    return _parted(made, target[: counts[0]], target[counts[0] :])
+    split = torch.full((len(labels),), TEST)
+    for each in range(len(names)):
+        own = (target[: counts[0]] == each).nonzero().flatten()
+        split[own] = torch.where(torch.arange(len(own)) % 4 == 3, VAL, TRAIN)
+    windows = torch.tensor(series).unflatten(2, (10, 10)).transpose(1, 2).flatten(0, 1)
+    made = {"accelerometer": windows[:, :3], "gyroscope": windows[:, 3:]}
+    return _of(made, target.repeat_interleave(10), split.repeat_interleave(10))
 
 
 SOURCES: Mapping[str, Callable[[], Parts]] = {

@@ -42,6 +42,12 @@ def best(of: Sequence[Trained]) -> Trained:
     return max((each for each in of if each.seed == 0), key=lambda each: each.val)
 
 
+def lacking(of: Sequence[Trained]) -> str:
+    """Return why a row has no verdict: all its trials failed, or a fresh seed did; "" if it has."""
+    counted = [best(of), *(each for each in of if each.seed)]
+    return next((each.failed for each in counted if each.failed), "")
+
+
 def read(path: Path = TABLE) -> dict[Key, list[Trained]]:
     """Return the trainings of a table by data set and row; none where there is no table.
 

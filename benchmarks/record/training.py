@@ -31,8 +31,7 @@ def trained(design: Design, name: str, trial: Trial, seed: int) -> tuple[float, 
         seed: of initial values, order and noise.
 
     Returns:
-        That of the epoch which is best on the validation split, the first of several; NaN for both
-        if the loss was never finite.
+        That of the epoch which is best on the validation split, the first of several.
     """
     best, reached = -1.0, 0.0
     _, val, test = parts(name)
