@@ -130,7 +130,8 @@ def motions() -> Parts:
     for each in range(len(names)):
         own = (target[: counts[0]] == each).nonzero().flatten()
         split[own] = torch.where(torch.arange(len(own)) % 4 == 3, VAL, TRAIN)
-    windows = torch.tensor(series).unflatten(2, (10, 10)).transpose(1, 2).flatten(0, 1)
+    whole = torch.tensor(series)  # series, channels, 100 steps
+    windows = whole.view(*whole.shape[:2], 10, 10).transpose(1, 2).flatten(0, 1)
     made = {"accelerometer": windows[:, :3], "gyroscope": windows[:, 3:]}
     return _of(made, target.repeat_interleave(10), split.repeat_interleave(10))
 

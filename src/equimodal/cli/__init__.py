@@ -33,6 +33,7 @@ COMMANDS = {
     "report": "one HTML page about results",
     "runs": "list the results in a folder, and how far they are",
     "methods": "list the methods and what each of them can do",
+    "completion": "a script that completes commands and options in your shell",
 }
 FAILED = 1
 USAGE_ERROR = 2
@@ -91,7 +92,7 @@ def _warned(
 
 
 def _help() -> str:
-    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
             "usage: equimodal COMMAND [OPTIONS]",

@@ -52,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         "figure; --methods compares others, --full all and compositions of them, which takes "
         "hours where the default takes minutes. Interrupted, the same command goes on where it "
         "was; with more seeds, rows or alphas it adds to what is there.",
+        configurable=True,
     )
     add_data(parser)
     parser.add("--out", type=Path, default=None, help="folder for the results [results/DATA]")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from equimodal.cli import configured
 from equimodal.cli.options import options_of
 from equimodal.cli.text import described, wrapped
 from equimodal.cli.words import bracketed, dashed, placeholder, refusal, words
@@ -21,7 +23,7 @@ from equimodal.method import Method  # noqa: E402
 from equimodal.methods.registry import available, find  # noqa: E402
 from equimodal.methods.supplied import TEACHERS, Recipe, supplied  # noqa: E402
 
-HIDDEN = ("help", "method", "method.help")  # from what jsonargparse shows
+HIDDEN = ("help", "method", "method.help", "print_shtab")  # from what jsonargparse shows
 
 
 class Parser:
@@ -30,11 +32,13 @@ class Parser:
     Args:
         command: of `equimodal`.
         description: what it does.
+        configurable: whether it takes options from a file, and prints them as one.
     """
 
-    def __init__(self, command: str, description: str) -> None:
+    def __init__(self, command: str, description: str, configurable: bool = False) -> None:
         self.command = command
         self.description = description
+        self.configurable = configurable
         self.parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
         self._none = ""
         self._default: type[Method] | None = None
@@ -67,7 +71,10 @@ class Parser:
         self._default = self._method = default
 
     def read(self, arguments: Sequence[str]) -> Namespace | None:
-        """Parse arguments and make the objects that they describe; None after showing help.
+        """Parse arguments and make the objects that they describe.
+
+        Returns:
+            None after showing help, or the options as a file.
 
         Raises:
             SetupError: an argument is not known, or has a value that does not fit.
@@ -77,12 +84,18 @@ class Parser:
             return None
         spelt = [_underscored(argument) for argument in arguments]
         self._refuse_unknown(spelt)
+        printing = self.configurable and configured.PRINT in spelt
+        if self.configurable:
+            spelt = self._configured([each for each in spelt if each != configured.PRINT], printing)
         if self._default is not None:
             spelt = self._named(spelt, self._default)
             self._add_options_of_method(spelt)
         spelt = self._listed(spelt)
         try:
             read = self.parser.parse_args(spelt)
+            if printing:
+                print(self._written(read.as_dict()), end="")
+                return None
             made: Namespace = self.parser.instantiate(read, instantiators=[(_made, Method, True)])
         except ArgumentError as error:
             raise SetupError(refusal(str(error), self._kind)) from error
@@ -111,11 +124,41 @@ class Parser:
                         "NAME` lists them",
                     ),
                 ]
+            if not title and self.configurable:
+                entries += [
+                    ("--config FILE", "YAML to take options from; those that are typed outrank it"),
+                    ("--print-config", "print all options as such a file, and do nothing else"),
+                ]
             if not title:
                 entries.append(("-h, --help", "show this help"))
             parts.append("\n".join([*([f"{title}:"] if title else []), described(entries)]))
         parts.append("Defaults are in brackets.")
         return "\n\n".join(parts)
+
+    def _configured(self, arguments: list[str], printing: bool) -> list[str]:
+        """Put what a file says in front of what was typed, which so outranks it."""
+        file, typed = configured.taken(arguments, configured.CONFIG)
+        actions = self._actions()
+        places = [action.dest for action in actions if not action.option_strings]
+        flags = [action.dest for action in actions if action.option_strings and action.nargs == 0]
+        known = [action.dest for action in actions]
+        if self._default is not None:
+            known.append(configured.METHOD)
+        entries = {} if file is None else configured.read(Path(file), known, flags)
+        positional = [str(entries.pop(name)) for name in places if name in entries]
+        if configured.positional(typed, flags):
+            positional = []
+        elif printing and not positional:
+            positional = [""] * len(places)
+        spelt = configured.spelt(entries, typed, Path(file or ""))
+        return [*positional, *spelt, *typed]
+
+    def _written(self, read: dict[str, Any]) -> str:
+        order = [action.dest for action in self._actions()]
+        if self._default is not None:
+            order.insert(1, configured.METHOD)
+        held = {name: None if value == "" else value for name, value in read.items()}
+        return configured.written(held, getattr(self._method, "name", None), order)
 
     def _actions(self) -> list[Any]:
         return [action for action in self.parser._actions if action.dest not in HIDDEN]
@@ -181,6 +224,7 @@ class Parser:
     def _refuse_unknown(self, arguments: Sequence[str]) -> None:
         known = [name for action in self._actions() for name in action.option_strings]
         known += ["--help"] if self._default is None else ["--help", "--method"]
+        known += [configured.CONFIG, configured.PRINT] if self.configurable else []
         for argument in arguments:
             name = argument.split("=")[0]
             of_method = self._default is not None and name.startswith("--method.")

@@ -47,6 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         "Train a small model on a data set by one method, choose the epoch by validation accuracy, "
         "and evaluate it on the test split once. A method that needs teachers gets models of every "
         "modality alone, which are trained first, as the model itself.",
+        configurable=True,
     )
     add_data(parser)
     parser.add_method(OGMGE)
