@@ -5,7 +5,7 @@
 A fast and a slow modality know equally much, and the best classifier there can be reaches 96.7%.
 Twenty epochs of SGD at a rate of 0.05 on MLPs of width 128; what stands is the last epoch's
 accuracy on the test split. Nothing is chosen, neither settings nor epochs. Printed are the rows of
-`docs/methods/results.md`: the mean over seeds, and the paired difference to joint training, both
+`docs/methods/defaults.md`: the mean over seeds, and the paired difference to joint training, both
 with 95% t intervals.
 """
 

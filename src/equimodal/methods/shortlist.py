@@ -1,8 +1,8 @@
 """One order of recommendation, from what methods brought wherever it was recorded.
 
-The records are in `recorded.json`, which `scripts/shortlist.py` makes of the tables of
-`docs/methods/results.md` and of the README. The command, the advice of a diagnosis and the pages
-all take their order from here.
+The records are in `recorded.json`, which `python -m benchmarks.record.page` makes of the trainings
+of the record (`docs/methods/results.md`). The command, the advice of a diagnosis and the pages all
+take their order from here.
 """
 
 from __future__ import annotations
@@ -63,19 +63,29 @@ class Recommended:
 
 
 def shortlist() -> tuple[Recommended, ...]:
-    """Return the methods that are recommended, the first one first.
+    """Return the methods that are recommended, the first one first; see `listed`."""
+    return listed(_recorded())
+
+
+def listed(records: Mapping[str, Any]) -> tuple[Recommended, ...]:
+    """Return the methods that records recommend.
 
     A method is on the list if it was better than joint training on one recorded data set beyond the
     noise of seeds (its interval leaves out 0) and was not so much worse on any. The mean of its
     differences orders it; a method counts only where it was run on all recorded data sets.
 
-    >>> [each.name for each in shortlist()][:1]
-    ['mmpareto']
+    Args:
+        records: as in `recorded.json`: ``sets``, ``differences`` and ``steps``.
+
+    >>> differences = {"one": {"a": [1.0, 0.5, 1.5]}, "other": {"a": [2.0, -0.5, 4.5]}}
+    >>> found = listed({"sets": {"a": ""}, "differences": differences, "steps": {}})
+    >>> [each.name for each in found]
+    ['one']
     """
     found = [
-        Recommended(name, on, step(name))
-        for name, on in ((name, differences(name)) for name in _recorded()["differences"])
-        if len(on) == len(_recorded()["sets"])
+        Recommended(name, on, records["steps"].get(name))
+        for name, on in ((name, _on(records, name)) for name in records["differences"])
+        if len(on) == len(records["sets"])
         and any(each.low > 0 for each in on.values())
         and not any(each.high < 0 for each in on.values())
     ]
@@ -84,8 +94,7 @@ def shortlist() -> tuple[Recommended, ...]:
 
 def differences(name: str) -> dict[str, Difference]:
     """Return what is recorded of a method, by data set; nothing of one that was not run."""
-    on = _recorded()["differences"].get(name, {})
-    return {data: Difference(*on[data]) for data in _recorded()["sets"] if data in on}
+    return _on(_recorded(), name)
 
 
 def step(name: str) -> float | None:
@@ -107,6 +116,11 @@ def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
     """
     places = {each.name: place for place, each in enumerate(shortlist())}
     return tuple(sorted(names, key=lambda name: places.get(name, len(places))))
+
+
+def _on(records: Mapping[str, Any], name: str) -> dict[str, Difference]:
+    on = records["differences"].get(name, {})
+    return {data: Difference(*on[data]) for data in records["sets"] if data in on}
 
 
 @cache
