@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 import sys
 import time
@@ -16,12 +15,12 @@ from equimodal.cli import INTERRUPTED
 from equimodal.cli.engines import add_engine, add_limit, engine_from, seconds
 from equimodal.cli.folders import kept, new_or_existing_folder
 from equimodal.cli.parser import Parser
+from equimodal.cli.planned import planned, taken
 from equimodal.cli.progress import progress
 from equimodal.cli.source import add_data, folder_name, several, source_of
-from equimodal.cli.text import described, wrapped
+from equimodal.cli.text import described
 from equimodal.compare import Comparison, Entry, Row, main_job, rows_of, verdict
 from equimodal.compare import Progress as State
-from equimodal.compare.foreseen import foreseen, seconds_of_joint
 from equimodal.compare.plain import FORMAT, plain_rows
 from equimodal.compare.runs import ALPHAS, with_rates
 from equimodal.compare.tables import for_terminal
@@ -82,6 +81,11 @@ def run(arguments: Sequence[str]) -> int:
         "validation [what suits the data]",
     )
     parser.add(
+        "--dry_run",
+        action="store_true",
+        help="say what would be trained, and about how long that takes; write nothing",
+    )
+    parser.add(
         "--json", action="store_true", help="print JSON in place of the table: see docs/json.md"
     )
     add_engine(parser)
@@ -117,8 +121,11 @@ def run(arguments: Sequence[str]) -> int:
         settings,
         encoder=options.encoder,
     )
+    if options.dry_run:
+        print(planned(comparison, options, left_out))
+        return 0
     if options.full:
-        print(_foreseen(comparison, options), file=sys.stderr, flush=True)
+        print(taken(comparison, options), file=sys.stderr, flush=True)
     with kept(folder):
         return _compare(comparison, options, left_out)
 
@@ -143,16 +150,6 @@ def _check(options: Any) -> None:
     for alpha in options.alphas:
         if not 0 <= alpha < math.inf:
             raise SetupError(f"--alphas: expected numbers of 0 or more, found {alpha}")
-
-
-def _foreseen(comparison: Comparison, options: Any) -> str:
-    """Say what the comparison will take."""
-    workers = None if options.engine != "local" else options.workers or os.cpu_count() or 1
-    how = (comparison.splits, comparison.settings, options.encoder)
-    runs, missing = len(comparison.runs), comparison.missing()
-    seconds = seconds_of_joint(*how, workers) if missing else 0.0
-    seeds = len(comparison.seeds)
-    return wrapped(foreseen(comparison.entries, seeds, runs - missing, seconds, workers))
 
 
 def _compositions() -> list[str]:

@@ -70,7 +70,7 @@ class Examined:
             if kind is not None and kind.predict is not Method.predict:
                 raise SetupError(
                     f"{self.folder}: {kind.name} predicts by a rule of its own and not by the head "
-                    "of the model, which a diagnosis reads: diagnose a run of another method"
+                    "of the model, which is read here: expected a run of another method"
                 )
         return held
 

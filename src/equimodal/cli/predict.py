@@ -1,53 +1,87 @@
-"""equimodal predict: what the chosen model answers."""
+"""equimodal predict: what a trained model answers."""
 
 from __future__ import annotations
 
-import csv
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from equimodal.choosing import predictions
+import torch
+
+from equimodal.cli import answers
 from equimodal.cli.parser import Parser
+from equimodal.cli.source import add_data, source_of
 from equimodal.errors import SetupError
-from equimodal.system.files import partial_of, publish
+from equimodal.system.extras import require
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Write the answers of the chosen model for a split, one line for each sample."""
+    """Write the answers of a model for a split, one line for each sample."""
     parser = Parser(
         "predict",
-        "Write what the model that `equimodal choose` has left answers for each sample of a split: "
-        "the class and its probability, or the outputs as they are where the target is no class.",
+        "Write what a model answers for each sample of a split: the model of the best epoch of "
+        "`equimodal train`, or the one that `equimodal choose` has left. The class and its "
+        "probability, of a run also those of all classes and what each modality says alone; or the "
+        "outputs as they are where the target is no class.",
     )
-    parser.add("folder", type=Path, help="of equimodal choose")
+    parser.add("folder", type=Path, help="of equimodal train or equimodal choose")
+    add_data(parser, optional=True)
     parser.add("--split", type=Literal["train", "val", "test"], default="test", help="whose")
-    parser.add("--out", type=Path, default=None, help="a CSV file [printed]")
+    parser.add("--workers", type=int, default=0, help="processes that read prepared clips")
+    parser.add("--out", type=Path, default=None, help="a .csv or .parquet file [printed as CSV]")
     options = parser.read(arguments)
     if options is None:
         return 0
-    if options.out is not None and options.out.is_dir():
-        raise SetupError(f"--out: {options.out} is a folder, expected a file")
-    outputs, targets = predictions(options.folder, options.split)
-    classes = not targets.is_floating_point() and outputs.ndim == 2
-    rows: list[list[object]] = []
-    if classes:
-        rows.append(["sample", "target", "class", "probability"])
-        likely, found = outputs.softmax(dim=1).max(dim=1)
-        for n, (target, label, p) in enumerate(
-            zip(targets.tolist(), found.tolist(), likely.tolist(), strict=True)
-        ):
-            rows.append([n, target, label, f"{p:.4f}"])
-    else:
-        flat = outputs.flatten(1) if outputs.ndim > 1 else outputs[:, None]
-        rows.append(["sample", *(f"output_{n}" for n in range(flat.shape[1]))])
-        rows += [[n, *(f"{v:.6g}" for v in row)] for n, row in enumerate(flat.tolist())]
-    if options.out is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-        return 0
-    with partial_of(options.out).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    publish(options.out)
-    print(options.out)
+    answers.refuse_file(options.out)
+    if not options.folder.is_dir():
+        raise SetupError(
+            f"{options.folder}: expected the folder of equimodal train or equimodal choose, found "
+            f"{'a file' if options.folder.exists() else 'nothing'}"
+        )
+    of_run = (options.folder / "run.json").exists()
+    columns = _of_run(options) if of_run else _of_choice(options)
+    answers.write(columns, options.out)
+    if options.out is not None:
+        print(options.out)
     return 0
+
+
+def _of_choice(options: Any) -> answers.Columns:
+    from equimodal.choosing import predictions
+
+    if options.dataset is not None:
+        raise SetupError(
+            f"{options.dataset}: a data set is named for the folder of a run alone; "
+            f"{options.folder} knows its own"
+        )
+    outputs, targets = predictions(options.folder, options.split)
+    if targets.is_floating_point() or outputs.ndim != 2:
+        return answers.plain(outputs)
+    return answers.classified(outputs, targets)
+
+
+def _of_run(options: Any) -> answers.Columns:
+    require("train", "lightning")
+    from equimodal.cli.examined import Examined
+
+    if options.workers < 0:
+        raise SetupError(f"--workers: expected 0 or more, found {options.workers}")
+    source = None if options.dataset is None else source_of(options)
+    examined = Examined(options.folder, source, options.workers or os.cpu_count() or 1)
+    splits = examined.splits
+    outputs, targets = [], []
+    alone: dict[str, list[torch.Tensor]] = {name: [] for name in splits.modalities}
+    with examined.subject() as subject:
+        for step in subject.steps(examined.loader(options.split)):
+            outputs.append(step.logits.cpu())
+            targets.append(step.target.cpu())
+            for name, logits in step.unimodal.items():
+                alone[name].append(logits.cpu())
+    return answers.classified(
+        torch.cat(outputs),
+        torch.cat(targets),
+        splits.classes,
+        getattr(splits, options.split).names,
+        {name: torch.cat(parts) for name, parts in alone.items() if parts},
+    )

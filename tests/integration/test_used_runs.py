@@ -1,0 +1,129 @@
+"""What is done with a trained run: its answers, its model as a file; and a plan before any run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import parquet
+
+from equimodal.cli import main
+
+ALONE = """
+import json, sys, torch
+model = torch.export.load(sys.argv[1]).module()
+torch.manual_seed(0)
+found = [model(torch.randn(n, 3, 100), torch.randn(n, 3, 100)) for n in (1, 5)]
+assert not any(name.startswith("equimodal") for name in sys.modules)
+print(json.dumps([each.tolist() for each in found]))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    options = ["--method", "joint", "--epochs", "1", "--batch-size", "256", "--out", str(folder)]
+    assert main(["train", "watch", *options]) == 0
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+def test_answers_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "answers.csv"
+    capsys.readouterr()
+    assert main(["predict", str(run), "--out", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}\n"
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    held = json.loads((run / "result.json").read_text())
+    right = sum(row["target"] == row["class"] for row in rows) / len(rows)
+    assert right == pytest.approx(held["test"]["accuracy"], abs=1e-6)
+    alone = sum(row["target"] == row["gyroscope alone"] for row in rows) / len(rows)
+    assert alone == pytest.approx(held["test"]["accuracy/gyroscope"], abs=1e-6)
+    likely = [[float(row[f"p({name})"]) for name in CLASSES] for row in rows]
+    assert all(sum(each) == pytest.approx(1, abs=1e-4) for each in likely)
+    named = [CLASSES[max(range(7), key=each.__getitem__)] for each in likely]
+    assert named == [row["class"] for row in rows]
+    assert max(likely[0]) == pytest.approx(float(rows[0]["probability"]), abs=1e-4)
+
+
+CLASSES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
+
+
+def test_parquet_holds_the_same(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "answers.parquet"
+    assert main(["predict", str(run), "--split", "val", "--out", str(file)]) == 0
+    table = parquet.read_table(file).to_pydict()
+    capsys.readouterr()
+    assert main(["predict", str(run), "--split", "val"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert list(table) == list(rows[0])
+    assert [str(value) for value in table["sample"]] == [row["sample"] for row in rows]
+    assert table["accelerometer alone"] == [row["accelerometer alone"] for row in rows]
+
+
+def test_the_exported_model_runs_without_this_package(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["export", str(run)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == str(run / "model.pt2")
+    assert "accelerometer: float32 (B, 3, 100)" in out[1]
+    assert "logits (B, 7): PEN, ABD" in out[3]
+    script = tmp_path / "script.py"
+    script.write_text(ALONE)
+    command = [sys.executable, str(script), out[0]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    from equimodal.cli.examined import Examined
+
+    model = Examined(run).model().cpu().eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for logits, count in zip(json.loads(done.stdout), (1, 5), strict=True):
+            expected = model(torch.randn(count, 3, 100), torch.randn(count, 3, 100))
+            torch.testing.assert_close(torch.tensor(logits), expected)
+
+
+def test_what_cannot_be_used_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "expected a file in .csv or .parquet" in refused(
+        capsys, "predict", run, "--out", "a.txt"
+    )
+    assert "is a folder, expected a file" in refused(capsys, "predict", run, "--out", tmp_path)
+    none = tmp_path / "none"
+    assert f"{none}: expected the folder of equimodal train or" in refused(capsys, "predict", none)
+    assert "expected a file in .pt2" in refused(capsys, "export", run, "--out", "model.onnx")
+    assert "trained on" in refused(capsys, "predict", run, "mfeat")
+    assert "no run.json" in refused(capsys, "export", tmp_path)
+
+
+def test_a_dry_run_says_the_plan_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    command = ["compare", "mfeat", "--rows", "[joint, multi-loss]", "--seeds", "3", "--epochs", "2"]
+    assert main([*command, "--workers", "1", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "rows      joint, multi-loss" in out
+    assert "seeds     0, 1, 2" in out
+    assert "epochs    2" in out
+    assert "folder    results/mfeat" in out
+    assert "6 runs: 2 rows over 3 seeds" in out
+    assert not any(tmp_path.iterdir())
