@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from equimodal.cli.text import described, wrapped
-from equimodal.compare import Comparison
-from equimodal.compare.foreseen import foreseen, seconds_of_joint
+from equimodal.system.extras import require
+
+require("train", "rich")
+
+from equimodal.compare import Comparison  # noqa: E402
+from equimodal.compare.foreseen import foreseen, seconds_of_joint  # noqa: E402
 
 
 def planned(comparison: Comparison, options: Any, left_out: Mapping[str, str]) -> str:
