@@ -13,6 +13,7 @@ import torch
 from pyarrow import parquet
 
 from equimodal.cli import main
+from equimodal.training.per_class import PerClass
 
 ALONE = """
 import json, sys, torch
@@ -127,3 +128,47 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(
     assert "folder    results/mfeat" in out
     assert "6 runs: 2 rows over 3 seeds" in out
     assert not any(tmp_path.iterdir())
+
+
+def test_each_class_of_a_run(run: Path, tmp_path: Path) -> None:
+    """Counted again from the answers, by hand."""
+    file = tmp_path / "answers.csv"
+    assert main(["predict", str(run), "--out", str(file)]) == 0
+    pairs = [(row["target"], row["class"]) for row in csv.DictReader(file.read_text().splitlines())]
+    counts = list(csv.DictReader((run / "confusion.csv").read_text().splitlines()))
+    assert [row["class"] for row in counts] == list(CLASSES)
+    for row in counts:
+        assert {name: int(row[name]) for name in CLASSES} == {
+            name: pairs.count((row["class"], name)) for name in CLASSES
+        }
+    for row in csv.DictReader((run / "classes.csv").read_text().splitlines()):
+        name = row["class"]
+        right = pairs.count((name, name))
+        found, true = (sum(pair[of] == name for pair in pairs) for of in (1, 0))
+        expected = [right / max(found, 1), right / max(true, 1), 2 * right / max(found + true, 1)]
+        written = [float(row[of]) for of in ("precision", "recall", "f1")]
+        assert written == pytest.approx(expected, abs=5e-5)
+        assert int(row["samples"]) == true
+
+
+def test_the_page_of_a_run_has_its_classes(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert main(["report", str(run), "--out", str(page)]) == 0
+    text = page.read_text()
+    section = text.split('<section id="classes-of-the-run"')[1].split("</section>")[0]
+    assert "How often which class was found" in section
+    assert section.count("<tr") == 2 * (1 + len(CLASSES))
+
+
+def test_nothing_is_read_of_another_file(tmp_path: Path) -> None:
+    assert PerClass.read(tmp_path) is None
+    (tmp_path / "confusion.csv").write_text("class,a,b\na,1\n")
+    assert PerClass.read(tmp_path) is None
+    (tmp_path / "confusion.csv").write_text("class,a\na,many\n")
+    assert PerClass.read(tmp_path) is None
+
+
+def test_samples_without_a_label_do_not_count() -> None:
+    found = PerClass.of(torch.tensor([1, 0, 1]), torch.tensor([1, -100, 0]), ["a", "b"])
+    assert found.counts.tolist() == [[0, 1], [0, 1]]
+    assert found.rows == [("a", 0.0, 0.0, 0.0, 1), ("b", 0.5, 1.0, pytest.approx(2 / 3), 1)]

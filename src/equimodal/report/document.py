@@ -16,6 +16,7 @@ from equimodal.report import findings, paper, progress, standing
 from equimodal.report.cards import cards, title
 from equimodal.report.command import command_of, versions_of
 from equimodal.report.diagnosed import advice, contributed
+from equimodal.report.fared import per_class
 from equimodal.report.findings import Findings
 from equimodal.report.lines import Line, lines_of
 from equimodal.report.page import Page, Section, rendered
@@ -123,6 +124,7 @@ def page_of(results: Results, examined: Findings) -> Page:
             *contributed(
                 examined, () if results.comparison else ("ratio", "coefficient", "accuracy")
             ),
+            *([] if results.comparison else per_class(results.folder)),
             Section("runs", "Runs", tables=[_runs(results)], folded=True),
         ],
         command=command,

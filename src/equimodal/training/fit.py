@@ -33,6 +33,7 @@ from equimodal.training.engine import Until, interruptible, precision, quiet
 from equimodal.training.history import History
 from equimodal.training.models import describe, model_for
 from equimodal.training.module import BalancedModule
+from equimodal.training.per_class import PerClass
 from equimodal.training.result import Result
 from equimodal.training.settings import Settings
 from equimodal.training.unfit import refuse_constant, unseen
@@ -171,6 +172,7 @@ def fit(
         (test,) = trainer.test(
             module, loaders["test"], ckpt_path=best.best_model_path, verbose=False
         )
+        answers = [torch.cat(each) for each in zip(*module.answers, strict=True)]
         chosen = _best_epoch(epochs) if until is None else until
         result = Result(
             data=splits.card.name,
@@ -183,9 +185,10 @@ def fit(
             history=epochs,
             seconds=time.monotonic() - start,
             versions=versions(),
-            right="".join("01"[right] for right in torch.cat(module.right).tolist()),
+            right="".join("01"[right] for right in (answers[0] == answers[1]).tolist()),
             operations=operations,
         )
+        PerClass.of(answers[0], answers[1], splits.classes).write(folder)
         result.save(folder / "result.json")
     return result
 

@@ -41,7 +41,7 @@ class BalancedModule(L.LightningModule):
         self.model = model
         self.transform = transform or torch.nn.Identity()
         self.settings = settings
-        self.right: list[Tensor] = []  # of the test split, by batch
+        self.answers: list[tuple[Tensor, Tensor]] = []  # found and true, of the test split
         self.scores = torch.nn.ModuleDict(
             {
                 f"{stage}_metrics": torch.nn.ModuleDict(
@@ -88,7 +88,7 @@ class BalancedModule(L.LightningModule):
         self._evaluate(batch, "val")
 
     def on_test_start(self) -> None:
-        self.right.clear()
+        self.answers.clear()
 
     def test_step(self, batch: Sequence[Tensor], index: int) -> None:
         """Evaluate on a batch of the test split."""
@@ -105,7 +105,7 @@ class BalancedModule(L.LightningModule):
         metrics["accuracy"].update(logits, target)
         metrics["macro_f1"].update(logits, target)
         if stage == "test":
-            self.right.append((logits.argmax(dim=1) == target).flatten().cpu())
+            self.answers.append((logits.argmax(dim=1).cpu(), target.cpu()))
         for name, single in alone.items():
             metrics[f"accuracy_{name}"].update(single.flatten(0, -2), target)
         self.log(f"{stage}/loss", loss, on_epoch=True, batch_size=len(target))
