@@ -172,3 +172,27 @@ def test_samples_without_a_label_do_not_count() -> None:
     found = PerClass.of(torch.tensor([1, 0, 1]), torch.tensor([1, -100, 0]), ["a", "b"])
     assert found.counts.tolist() == [[0, 1], [0, 1]]
     assert found.rows == [("a", 0.0, 0.0, 0.0, 1), ("b", 0.5, 1.0, pytest.approx(2 / 3), 1)]
+
+
+def test_a_page_of_a_diagnosis_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder, or the file itself: of a model of one's own there is nothing else."""
+    folder = tmp_path / "diagnosed"
+    assert main(["diagnose", str(run), "--no-alone", "--out", str(folder)]) == 0
+    capsys.readouterr()
+    assert main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "<h1>Diagnosis of Multimodal by Joint on watch</h1>" in text
+    assert "accuracy of gyroscope, read alone" in text
+    assert 'id="advice"' in text
+    assert "seed" not in text.split("</header>")[0]
+    out = tmp_path / "other.html"
+    capsys.readouterr()
+    assert main(["report", str(folder / "diagnosis.json"), "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], said["page"], said["rows"]) == ("report", str(out), [])
+    assert out.exists()
+    assert "neither comparison.json, run.json nor diagnosis.json" in refused(
+        capsys, "report", tmp_path
+    )

@@ -20,11 +20,15 @@ def run(arguments: Sequence[str]) -> int:
     """Write the page and the figures, and say where they are and what is missing."""
     parser = Parser(
         "report",
-        "Make one HTML page of the folder of a comparison or a run, finished or not, and the "
-        "figures beside it as SVG and PDF for a paper. The page needs no network and no other "
-        "file.",
+        "Make one HTML page of the folder of a comparison or a run, finished or not, or of a "
+        "diagnosis alone, and the figures beside it as SVG and PDF for a paper. The page needs no "
+        "network and no other file.",
     )
-    parser.add("results", type=Path, help="folder of equimodal compare, or of train --out")
+    parser.add(
+        "results",
+        type=Path,
+        help="folder of equimodal compare, train or diagnose --out; or a diagnosis.json",
+    )
     parser.add("--out", type=Path, default=None, help="the page [RESULTS/report.html]")
     parser.add(
         "--diagnosis",
@@ -40,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.read(arguments)
     if options is None:
         return 0
-    out = options.out or options.results / "report.html"
+    place = options.results.parent if options.results.is_file() else options.results
+    out = options.out or place / "report.html"
     if out.suffix not in (".html", ".htm") or out.is_dir():
         raise SetupError(f"--out: expected a file that ends in .html, found {out}")
     if options.out is not None or options.results.is_dir():  # else it is the results that are wrong
@@ -65,15 +70,22 @@ def run(arguments: Sequence[str]) -> int:
 def _plain(folder: Path, written: Written) -> dict[str, Any]:
     """Return what is on the page as JSON values."""
     from equimodal.compare.plain import FORMAT, plain_rows
+    from equimodal.report.alone import diagnosis_alone
     from equimodal.report.results import read
 
-    results = read(folder)
-    return {
+    lone = diagnosis_alone(folder)
+    results = read(folder) if lone is None else None
+    said = {
         "format": FORMAT,
         "kind": "report",
         "folder": str(folder),
         "page": str(written.page),
         "figures": [str(path) for path in written.figures],
+    }
+    if results is None:
+        return {**said, "verdict": written.verdict, "notices": written.notices, "rows": []}
+    return {
+        **said,
         "data": results.data,
         "fingerprint": results.fingerprint,
         "modalities": list(results.modalities),

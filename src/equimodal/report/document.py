@@ -13,6 +13,7 @@ from equimodal.compare.runs import chosen
 from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
 from equimodal.report import findings, paper, progress, standing
+from equimodal.report.alone import diagnosis_alone, page_of_diagnosis
 from equimodal.report.cards import cards, title
 from equimodal.report.command import command_of, versions_of
 from equimodal.report.diagnosed import advice, contributed
@@ -58,7 +59,8 @@ def write_report(folder: Path, out: Path | None = None, diagnosis: Path | None =
     """Write the report on a folder of results.
 
     Args:
-        folder: of `equimodal compare`, finished or not, or of `equimodal train --out`.
+        folder: of `equimodal compare`, finished or not, or of `equimodal train --out`; or with a
+            diagnosis alone, or the file of one.
         out: the page; ``report.html`` in the folder by default. Figures go to a folder beside it
             that is named after it.
         diagnosis: of `equimodal diagnose`; ``diagnosis.json`` in the folder by default, if there
@@ -67,13 +69,16 @@ def write_report(folder: Path, out: Path | None = None, diagnosis: Path | None =
     Raises:
         SetupError: the folder holds no results, or the diagnosis that is named is not there.
     """
-    results = read(folder)
     if diagnosis is not None and not diagnosis.is_file():
         raise SetupError(f"{diagnosis}: expected a diagnosis in JSON, found no file")
-    found = diagnosis or folder / "diagnosis.json"
-    examined = findings.read(found) if found.exists() else Findings({})
-    out = out or folder / "report.html"
-    page = page_of(results, examined)
+    lone = diagnosis_alone(folder)
+    if lone is not None:
+        page = page_of_diagnosis(findings.read(lone))
+        out = out or lone.with_name("report.html")
+    else:
+        found = diagnosis or folder / "diagnosis.json"
+        page = page_of(read(folder), findings.read(found) if found.exists() else Findings({}))
+        out = out or folder / "report.html"
     pictures = [picture for section in page.sections for picture in section.pictures]
     figures = out.with_name(f"{out.stem}-figures")
     out.parent.mkdir(parents=True, exist_ok=True)

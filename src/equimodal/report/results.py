@@ -100,8 +100,8 @@ def read(folder: Path) -> Results:
     if (folder / "run.json").exists() or (folder / "result.json").exists():
         return _run(folder)
     raise SetupError(
-        f"{folder} holds neither comparison.json nor run.json: expected the folder that equimodal "
-        "compare or equimodal train --out has written"
+        f"{folder} holds neither comparison.json, run.json nor diagnosis.json: expected the folder "
+        "that equimodal compare, train or diagnose --out has written"
     )
 
 
