@@ -55,6 +55,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise SetupError(f"{name}: expected a number of 0 or more, found {value}")
+        if self.lr == 0:
+            raise SetupError("lr: expected a number above 0, found 0: nothing would be trained")
 
     def suited(self, data: str) -> Settings:
         """Return settings without None, with what suits a data set filled in."""
