@@ -81,6 +81,7 @@ from equimodal.functional.pmr import (
     prototype_losses,
     switched_stimulation,
 )
+from equimodal.functional.preference import preference_losses
 from equimodal.functional.reconboost import agreement, boosting_loss
 from equimodal.functional.relearning import purity, relearning_strength, scale_columns, soften
 from equimodal.functional.tcmax import additive_log_mean_exp, log_mean_exp, total_correlation_loss
@@ -154,6 +155,7 @@ __all__ = [
     "norm_slope",
     "one_way_contrast",
     "patience_spent",
+    "preference_losses",
     "prime_indicator",
     "prioritised",
     "progress",

@@ -293,9 +293,37 @@ class BalancedTrainer(Trainer):
         return self.balancer
 
     def _refuse_misfits(self) -> None:
-        kind, theirs = getattr(self.args, "loss_type", "nll"), self._loss_of_another()
         optimizer = str(getattr(self.args.optim, "value", self.args.optim))
         misfits = [
+            *self._misfits_of_loss(),
+            (
+                self.args.n_gpu > 1,
+                f"{self.args.n_gpu} GPUs in one process run copies of the model: start one process "
+                "per GPU, torchrun --nproc-per-node N",
+            ),
+            (
+                self.is_deepspeed_enabled,
+                "DeepSpeed keeps the gradients to itself: leave it out",
+            ),
+            (
+                self.is_fsdp_enabled,
+                "FSDP shards the parameters after the balancer was attached: use a loop of your "
+                "own for it",
+            ),
+            (
+                optimizer in ("lomo", "adalomo") or optimizer.endswith("layerwise"),
+                f"the optimizer {optimizer!r} steps within the backward pass, before gradients can "
+                "be modulated: use another one",
+            ),
+        ]
+        for misfit, problem in misfits:
+            if misfit:
+                raise SetupError(f"BalancedTrainer: {problem}")
+
+    def _misfits_of_loss(self) -> list[tuple[bool, str]]:
+        """Return what the Trainer's loss has that the criterion of logits and labels has not."""
+        kind, theirs = getattr(self.args, "loss_type", "nll"), self._loss_of_another()
+        return [
             (
                 self.compute_loss_func is not None,
                 "compute_loss_func is not called: give it as eq.Balancer(..., criterion=...), a "
@@ -322,29 +350,7 @@ class BalancedTrainer(Trainer):
                 "the auxiliary loss of a mixture of experts is not added: set "
                 "output_router_logits=False in the model's configuration",
             ),
-            (
-                self.args.n_gpu > 1,
-                f"{self.args.n_gpu} GPUs in one process run copies of the model: start one process "
-                "per GPU, torchrun --nproc-per-node N",
-            ),
-            (
-                self.is_deepspeed_enabled,
-                "DeepSpeed keeps the gradients to itself: leave it out",
-            ),
-            (
-                self.is_fsdp_enabled,
-                "FSDP shards the parameters after the balancer was attached: use a loop of your "
-                "own for it",
-            ),
-            (
-                optimizer in ("lomo", "adalomo") or optimizer.endswith("layerwise"),
-                f"the optimizer {optimizer!r} steps within the backward pass, before gradients can "
-                "be modulated: use another one",
-            ),
         ]
-        for misfit, problem in misfits:
-            if misfit:
-                raise SetupError(f"BalancedTrainer: {problem}")
 
     def _loss_of_another(self) -> str | None:
         """Return the class beside this one whose loss ours takes the place of, if there is one."""

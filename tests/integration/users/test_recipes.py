@@ -21,6 +21,7 @@ FOLDER = ROOT / "examples" / "recipes"
 RECIPES = {
     "vlm_lora": 20,
     "sft": 25,
+    "dpo": 45,
     "policy": 20,
     "audio_video": 32,
 }  # and how many lines are changed
@@ -65,8 +66,8 @@ def test_the_page_shows_what_is_changed(recipe: str) -> None:
 def test_a_recipe_runs_and_joint_training_is_the_original(
     recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if recipe == "sft":
-        pytest.importorskip("trl")
+    if recipe in ("sft", "dpo"):
+        pytest.importorskip("trl", reason="TRL is not installed: pip install 'equimodal[trl]'")
     plain, balanced = (losses(printed(f"{recipe}_{way}", capsys)) for way in ("plain", "balanced"))
     monkeypatch.setattr(eq, "OGM", lambda *given, **settings: eq.Joint())
     joint = losses(printed(f"{recipe}_balanced", capsys))
