@@ -94,6 +94,9 @@ class OwnOptimizer:
         self.parameters = [p for p in parameters if p.requires_grad]
         if self.parameters:
             self.optimizer = self.factory(self.parameters)
+            for group in self.optimizer.param_groups:  # a few small tensors: one call for all
+                if group.get("foreach", False) is None and not group.get("fused"):
+                    group["foreach"] = True
             train = getattr(self.optimizer, "train", None)
             if callable(train):  # one that evaluates other weights than it trains
                 train()
