@@ -27,7 +27,7 @@ Alone = Callable[[Inputs], Inputs]
 BESIDE = {"completion_mask", "ref_chosen_logps", "ref_rejected_logps"}  # not for the model
 
 
-class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):  # type: ignore[misc]
+class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):
     r"""TRL's DPOTrainer whose steps are balanced: its loss is trained on as it is.
 
     .. math:: s_m = \sum_i \sigma\Big(\beta \log \frac{\pi(y^w_i \mid x_{i,m})}
@@ -76,7 +76,8 @@ class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return TRL's loss of a micro-batch, shape ``()``, which carries the evidence."""
-        found = DPOTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        theirs: Any = DPOTrainer.compute_loss  # the next but one
+        found = theirs(self, model, inputs, return_outputs, num_items_in_batch)
         if self.balancer is None or not torch.is_grad_enabled():
             return found
         joint, *outputs = found if return_outputs else (found,)
