@@ -98,7 +98,7 @@ class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):
         given = inputs if modality is None else self._alone(inputs, modality)
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         model: Any = self.accelerator.unwrap_model(self.model)
-        with restored_states(labels.device), evaluation(model), self.accelerator.autocast():
+        with restored_states(labels.device), self.accelerator.autocast():
             policy = self._log_probabilities(model, given, labels)
             if self.ref_model is not None:
                 reference = self._log_probabilities(self.ref_model, given, labels)
@@ -111,7 +111,8 @@ class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):
     def _log_probabilities(self, model: Any, given: Inputs, labels: Tensor) -> Tensor:
         """Return those of whole answers, shape ``(2, B)``: chosen and rejected."""
         known = {name: value for name, value in given.items() if name not in BESIDE}
-        found = model(**known, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        with evaluation(model):  # which leaves checkpointing out too
+            found = model(**known, labels=labels, use_cache=False, fused_lm_head=True).log_probs
         return at_least_single(found[:, 1 - labels.shape[1] :]).sum(dim=1).view(2, -1)
 
     def _alone(self, inputs: Inputs, modality: str) -> Inputs:
