@@ -46,7 +46,7 @@ def recipe() -> Iterator[Any]:
 
 
 def made(
-    recipe: Any, folder: Path, *, alone: Any = None, other: bool = False, **settings: Any
+    recipe: Any, folder: Path, *, other: bool = False, reference: Any = None, **settings: Any
 ) -> Any:
     torch.manual_seed(0)
     chosen = {"max_steps": 1, "per_device_train_batch_size": ROWS, "beta": BETA} | settings
@@ -54,14 +54,16 @@ def made(
     kept = {"remove_unused_columns": False, "max_length": None, "logging_steps": 1}
     inner = recipe.INNER
     places = (f"{inner}.visual.merger", f"{inner}.language_model.embed_tokens")
+    lora = recipe.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
     trainer = recipe.BalancedDPOTrainer(
         model=recipe.tiny(),
         args=trl.DPOConfig(str(folder), **chosen, **quiet, **kept),
         data_collator=recipe.collate,
         train_dataset=recipe.Dataset.from_list([recipe.pair(number) for number in range(12)]),
         processing_class=recipe.tokenizer(),
-        peft_config=recipe.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
-        alone=alone or {"image": recipe.image_alone, "text": recipe.text_alone},
+        ref_model=reference,
+        peft_config=None if reference else lora,
+        alone={"image": recipe.image_alone, "text": recipe.text_alone},
         balance=lambda model, optimizer: eq.Balancer(
             eq.OGM(ALPHA, space="update"),
             model,
@@ -96,9 +98,9 @@ def batch(trainer: Any, start: int = 0) -> dict[str, Tensor]:
 def by_hand(trainer: Any, inputs: dict[str, Tensor], given: dict[str, Tensor]) -> list[float]:
     """The loss of each pair, answer by answer and token by token."""
 
-    def answers() -> list[float]:
+    def answers(model: Any) -> list[float]:
         known = {name: value for name, value in given.items() if name != "completion_mask"}
-        logits = trainer.model(**known).logits.double()
+        logits = model(**known).logits.double()
         sums = []
         for row, ids in enumerate(inputs["input_ids"].tolist()):
             sums.append(0.0)
@@ -108,9 +110,12 @@ def by_hand(trainer: Any, inputs: dict[str, Tensor], given: dict[str, Tensor]) -
         return sums
 
     trainer.model.eval()
-    policy = answers()
-    with trainer.model.disable_adapter():
-        reference = answers()
+    policy = answers(trainer.model)
+    if trainer.ref_model is not None:
+        reference = answers(trainer.ref_model)
+    else:
+        with trainer.model.disable_adapter():
+            reference = answers(trainer.model)
     trainer.model.train()
     gains = torch.tensor(policy, dtype=torch.float64) - torch.tensor(reference, dtype=torch.float64)
     margins = BETA * (gains[:ROWS] - gains[ROWS:])
@@ -142,6 +147,21 @@ def test_of_one_alone_it_is_that_of_the_blanked_inputs(trainer: Any, name: str) 
     given["attention_mask"] = inputs["attention_mask"].where(answered, given["attention_mask"])
     assert losses.tolist() == pytest.approx(by_hand(trainer, inputs, given), rel=1e-6)
     assert losses.tolist() != pytest.approx(trainer.preferences(inputs).tolist(), rel=1e-3)
+
+
+def test_a_reference_of_its_own_is_asked(recipe: Any, tmp_path: Path) -> None:
+    """All of the model is trained; the reference lies beside it."""
+    torch.manual_seed(1)
+    reference = recipe.tiny()
+    with torch.no_grad():  # of other answers, by more than a rounding
+        reference.lm_head.weight.normal_(std=0.1)
+    whole = made(recipe, tmp_path, reference=reference)
+    inputs = batch(whole)
+    given = whole._alone(inputs, "text")
+    for name, of in ((None, inputs), ("text", given)):
+        expected = by_hand(whole, inputs, of)
+        assert whole.preferences(inputs, name).tolist() == pytest.approx(expected, rel=1e-6)
+        assert max(expected) - min(expected) > 1e-3
 
 
 def test_what_is_answered_is_never_blank(recipe: Any, trainer: Any) -> None:

@@ -52,15 +52,17 @@ class World:
         self.wrapped = DistributedDataParallel(self.model) if ranks else self.model
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         self.encoders = {n: [self.model.into[n], self.model.out[n]] for n in names}
-        self.first: dict[str, float] = {}
+        self.first: dict[str, list[float]] = {}
 
-    def balance(self, method: eq.Method | None = None, track_every: int = 1) -> eq.Balancer:
+    def balance(
+        self, method: eq.Method | None = None, track_every: int = 1, steps: int = 1
+    ) -> eq.Balancer:
         return eq.Balancer(
             method or eq.OGM(ALPHA),
             self.wrapped,
             self.encoders,
             optimizer=self.optimizer,
-            scores=eq.LossFall(),
+            scores=eq.LossFall(steps),
             track_every=track_every,
         )
 
@@ -79,7 +81,7 @@ class World:
         self.optimizer.zero_grad()
         return balancer.metrics()
 
-    def by_hand(self, parts: list[Batch], lacking: str = "") -> dict[str, float]:
+    def by_hand(self, parts: list[Batch], lacking: str = "", steps: int = 1) -> dict[str, float]:
         there = [name for name in self.names if name != lacking]
         means, total = dict.fromkeys(there, 0.0), torch.zeros((), dtype=torch.float64)
         for part in parts:
@@ -88,7 +90,12 @@ class World:
                     means[name] += each.mean().item() / len(parts)
                     total = total + each.mean() / len(parts)
         torch.autograd.backward(total)
-        falls = [self.first.setdefault(n, means[n]) / means[n] for n in there]
+        falls = []
+        for name in there:
+            start = self.first.setdefault(name, [])
+            if len(start) < steps:
+                start.append(means[name])
+            falls.append(sum(start) / len(start) / means[name])
         ratios = slow.ratios(falls) if len(falls) > 1 else [math.nan]
         found: dict[str, float] = {}
         for name, fall, ratio in zip(there, falls, ratios, strict=True):
@@ -125,6 +132,32 @@ def test_equals_the_loop_by_hand(names: Sequence[str], micro: int, late: bool) -
             assert seed or value == 1
     assert throttled == {True, False}
     torch.testing.assert_close(weights(world.model), weights(hand.model), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+@pytest.mark.parametrize("steps", [2, 3])
+def test_the_start_is_the_mean_over_steps_that_had_the_modality(steps: int, micro: int) -> None:
+    """One that comes late takes as many from there on; a run is resumed within the start."""
+    world, hand = World(NAMES), World(NAMES)
+    balancer = world.balance(steps=steps)
+    for seed in range(6):
+        if seed == 2:
+            state = copy.deepcopy(balancer.state_dict())
+            balancer.detach()
+            balancer = world.balance(steps=steps)
+            balancer.load_state_dict(state)
+        lacking = "video" if seed in (0, 2) else ""
+        parts = cut(batch(NAMES, seed), micro)
+        found, expected = world.train(balancer, parts, lacking), hand.by_hand(parts, lacking, steps)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, rel=1e-9), (seed, name)
+    assert {len(start) for start in hand.first.values()} == {steps}
+    torch.testing.assert_close(weights(world.model), weights(hand.model), rtol=1e-9, atol=1e-12)
+
+
+def test_a_start_of_no_step_is_refused() -> None:
+    with pytest.raises(eq.SetupError, match=r"LossFall\(steps\): expected 1 or more .* found 0"):
+        eq.LossFall(0)
 
 
 def on_ranks(rank: int) -> tuple[Tensor, list[dict[str, float]]]:

@@ -31,7 +31,11 @@ def dynamic() -> eq.Method:
     return DynamicMSLR({"visual": 1.5}, epochs=2)
 
 
-@pytest.mark.parametrize("make", [on_gradients])
+def in_spans() -> eq.Method:
+    return MSLR({"visual": 0.5}, frozen={"audio": [(0, 0), (3, 4)], "visual": [(2, 3)]})
+
+
+@pytest.mark.parametrize("make", [on_gradients, in_spans])
 @pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
 def test_conforms(check: Callable[[Any], None], make: Any) -> None:
     check(make)
@@ -96,6 +100,91 @@ def test_factors_of_one_change_nothing() -> None:
     train(world.balance(MSLR({})), [batch(12, seed=s) for s in range(3)])
     train(plain.balance(eq.Joint()), [batch(12, seed=s) for s in range(3)])
     assert torch.equal(weights(world.model), weights(plain.model))
+
+
+# ---------------------------------------------------------------------- left out for some steps
+
+SPANS = {"audio": [(1, 2), (5, 5)], "visual": [(2, 3)]}
+
+
+def left_out(step: int) -> set[str]:
+    steps = {"audio": (1, 2, 5), "visual": (2, 3)}
+    return {name for name, of in steps.items() if step in of}
+
+
+@pytest.mark.parametrize("modalities", [2, 3])
+@pytest.mark.parametrize("adam", [False, True])
+@pytest.mark.parametrize("micro", [1, 3])
+def test_in_its_spans_nothing_of_an_encoder_moves(modalities: int, adam: bool, micro: int) -> None:
+    """Neither weights nor the optimizer's state; steps count, not micro-batches; resumed within."""
+    lr = 0.01 if adam else 0.1
+    world, twin = World(modalities, adam=adam, lr=lr), World(modalities, adam=adam, lr=lr)
+    balancer = world.balance(MSLR({}, frozen=SPANS))
+    for seed in range(7):
+        if seed == 2:
+            state = balancer.state_dict()
+            balancer.detach()
+            balancer = world.balance(MSLR({}, frozen=SPANS))
+            balancer.load_state_dict(state)
+        each = batch(12, modalities, seed=seed)
+        train(balancer, [each], micro)
+        *inputs, target = each
+        twin.optimizer.zero_grad()
+        nn.functional.cross_entropy(twin.model(*inputs), target).backward()
+        for name in left_out(seed):
+            twin.encoders[name].zero_grad(set_to_none=True)
+        twin.optimizer.step()
+        torch.testing.assert_close(
+            weights(world.model), weights(twin.model), rtol=1e-9, atol=1e-12, msg=f"step {seed}"
+        )
+    states = zip(world.optimizer.state.values(), twin.optimizer.state.values(), strict=True)
+    for ours, theirs in states:
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10)
+
+
+def test_a_step_that_is_left_out_does_not_count() -> None:
+    world = World()
+    balancer = world.balance(MSLR({}, frozen={"audio": [(0, 0)]}))
+    start = weights(world.model.encoders["audio"])
+    *inputs, target = batch(12)
+    balancer.backward(balancer.loss(world.model(*inputs), target))
+    balancer.modulate()
+    world.optimizer.zero_grad()  # and no step
+    train(balancer, [batch(12)])
+    assert torch.equal(weights(world.model.encoders["audio"]), start)
+    train(balancer, [batch(12)])
+    assert not torch.equal(weights(world.model.encoders["audio"]), start)
+
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_without_logits_too(adam: bool) -> None:
+    """Losses that are handed over, one per sample and modality."""
+    world = World(adam=adam)
+    method = MSLR({}, frozen={"audio": [(1, 1)]})
+    balancer = world.balance(method, scores=eq.LossFall())
+    for seed in range(3):
+        *inputs, target = batch(12, seed=seed)
+        logits = world.model(*inputs)
+        each = nn.functional.cross_entropy(logits, target, reduction="none")
+        before = [weights(encoder) for encoder in world.encoders.values()]
+        balancer.backward(balancer.loss(losses={"audio": each, "visual": 0.5 * each}))
+        balancer.modulate()
+        world.optimizer.step()
+        world.optimizer.zero_grad()
+        after = [weights(encoder) for encoder in world.encoders.values()]
+        stayed = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert stayed == [seed == 1, False]
+
+
+@pytest.mark.parametrize("spans", [[(3, 2)], [(-1, 2)], [(1,)], [4], [(0.0, 2)], [(0, True)]])
+def test_what_is_no_span_is_refused(spans: Any) -> None:
+    with pytest.raises(eq.SetupError, match=r"MSLR\(frozen\): expected spans .* for audio$"):
+        MSLR({}, frozen={"audio": spans})
+
+
+def test_a_span_of_an_unknown_modality_is_refused() -> None:
+    with pytest.raises(eq.SetupError, match=r"MSLR\(frozen\): .*'audoi'.*audio"):
+        World().balance(MSLR({}, frozen={"audoi": [(0, 1)]}))
 
 
 # ---------------------------------------------------------------------- by accuracy

@@ -16,6 +16,7 @@ from equimodal.data.card import Card
 from equimodal.data.embedded import available
 from equimodal.data.embedded.synthetic import Synthetic
 from equimodal.data.leaking import Leakage, leakage
+from equimodal.data.lerobot import LeRobot
 from equimodal.data.loading import load
 from equimodal.data.samples import Samples
 from equimodal.data.source import Source
@@ -25,6 +26,7 @@ __all__ = [
     "Arrays",
     "Card",
     "Clips",
+    "LeRobot",
     "Leakage",
     "Order",
     "Samples",

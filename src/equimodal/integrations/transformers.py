@@ -31,6 +31,8 @@ STATE = "balancer.pt"  # beside optimizer.pt in a checkpoint
 IGNORED = -100  # the label that losses of transformers leave out
 # What computes the criterion of logits and labels too, by module and name.
 ALIKE = {"trl.trainer.sft_trainer.SFTTrainer"}
+LOOP = "a loop of your own with balancer.loss(losses=..., joint=...)"
+INSTEAD = {"DPOTrainer": "equimodal.integrations.trl.BalancedDPOTrainer"}
 
 
 class BalancedTrainer(Trainer):
@@ -337,7 +339,7 @@ class BalancedTrainer(Trainer):
             (
                 theirs is not None and not self.replaces_loss,
                 f"{theirs}.compute_loss is a loss of its own, which would not be trained on: use "
-                "a loop of your own with balancer.loss(losses=..., joint=...), or, if "
+                f"{INSTEAD.get(theirs or '', LOOP)}, or, if "
                 "eq.Balancer(..., criterion=...) computes the same of logits and labels, say "
                 f"replaces_loss = True in class {type(self).__name__}",
             ),

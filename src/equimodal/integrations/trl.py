@@ -27,7 +27,7 @@ Alone = Callable[[Inputs], Inputs]
 BESIDE = {"completion_mask", "ref_chosen_logps", "ref_rejected_logps"}  # not for the model
 
 
-class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):  # type: ignore[misc]
+class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):
     r"""TRL's DPOTrainer whose steps are balanced: its loss is trained on as it is.
 
     .. math:: s_m = \sum_i \sigma\Big(\beta \log \frac{\pi(y^w_i \mid x_{i,m})}
@@ -76,7 +76,8 @@ class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return TRL's loss of a micro-batch, shape ``()``, which carries the evidence."""
-        found = DPOTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        theirs: Any = DPOTrainer.compute_loss  # the next but one
+        found = theirs(self, model, inputs, return_outputs, num_items_in_batch)
         if self.balancer is None or not torch.is_grad_enabled():
             return found
         joint, *outputs = found if return_outputs else (found,)
@@ -97,7 +98,7 @@ class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):  # type: ignore[misc]
         given = inputs if modality is None else self._alone(inputs, modality)
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         model: Any = self.accelerator.unwrap_model(self.model)
-        with restored_states(labels.device), evaluation(model), self.accelerator.autocast():
+        with restored_states(labels.device), self.accelerator.autocast():
             policy = self._log_probabilities(model, given, labels)
             if self.ref_model is not None:
                 reference = self._log_probabilities(self.ref_model, given, labels)
@@ -110,7 +111,8 @@ class BalancedDPOTrainer(BalancedTrainer, DPOTrainer):  # type: ignore[misc]
     def _log_probabilities(self, model: Any, given: Inputs, labels: Tensor) -> Tensor:
         """Return those of whole answers, shape ``(2, B)``: chosen and rejected."""
         known = {name: value for name, value in given.items() if name not in BESIDE}
-        found = model(**known, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        with evaluation(model):  # which leaves checkpointing out too
+            found = model(**known, labels=labels, use_cache=False, fused_lm_head=True).log_probs
         return at_least_single(found[:, 1 - labels.shape[1] :]).sum(dim=1).view(2, -1)
 
     def _alone(self, inputs: Inputs, modality: str) -> Inputs:

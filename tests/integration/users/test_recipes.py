@@ -97,6 +97,18 @@ def test_other_losses_of_trl_are_refused(tmp_path: Path) -> None:
         pass
 
     assert Preferences._loss_of_another(Preferences.__new__(Preferences)) == "DPOTrainer"
+    pairs = script("dpo_plain")
+    with pytest.raises(
+        eq.SetupError, match=r"use equimodal\.integrations\.trl\.BalancedDPOTrainer, or"
+    ):
+        Preferences(
+            pairs.tiny(),
+            args=trl.DPOConfig(str(tmp_path), use_cpu=True, bf16=False, max_length=None),
+            train_dataset=pairs.Dataset.from_list([pairs.pair(0)]),
+            processing_class=pairs.tokenizer(),
+            peft_config=pairs.LoraConfig(r=4, target_modules=["q_proj"]),
+            balance=list,
+        )
 
 
 def test_the_adapters_of_qwen2_vl_are_separated_exactly() -> None:

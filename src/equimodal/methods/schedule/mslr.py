@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equimodal.epochs.run import Run
 from equimodal.errors import SetupError, unknown
@@ -31,16 +31,26 @@ class MSLR(Method):
     Args:
         factors: by modality, 0 or more; 1 for those that are left out.
         space: "update", or "gradient" as the code of AGM's repository does.
+        frozen: by modality the spans of optimizer steps, (first, last), counted from 0 and both
+            included, in which its encoder is left exactly alone: no weight decay, no momentum, and
+            the optimizer's state stays. That is ours. Steps that an overflow or the loop leaves out
+            do not count.
 
     Raises:
-        SetupError: a factor is negative or not finite, or of an unknown modality.
+        SetupError: a factor is negative or not finite, a span is none, or a modality is unknown.
     """
 
     name = "mslr"
     search = searched(factors=EachModality(0.1, 0.3))
     source = "Yao and Mihalcea, ACL Findings 2022"
 
-    def __init__(self, factors: Mapping[str, float], *, space: Space = "update") -> None:
+    def __init__(
+        self,
+        factors: Mapping[str, float],
+        *,
+        space: Space = "update",
+        frozen: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+    ) -> None:
         super().__init__()
         for name, factor in factors.items():
             if not 0 <= factor < math.inf:
@@ -53,11 +63,20 @@ class MSLR(Method):
         self.factors = dict(factors)
         self.space = space
         self.register_buffer("rates", torch.empty(0))
+        self.spans = {name: _checked(name, spans) for name, spans in (frozen or {}).items()}
+        self._taken = 0  # as `taken`, which may be on a device that is not to be waited for
+        if self.spans:
+            self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+            self.register_load_state_dict_post_hook(_count_anew)  # type: ignore[no-untyped-call]
 
     rates: Tensor
+    taken: Tensor
 
     def bind(self, names: tuple[str, ...], seed: int) -> None:
         super().bind(names, seed)
+        for name in self.spans:
+            if name not in names:
+                raise SetupError("MSLR(frozen): " + unknown("modality", name, names))
         for name in self.factors:
             if name not in names:
                 raise SetupError(
@@ -70,6 +89,37 @@ class MSLR(Method):
 
     def coefficients(self, evidence: Evidence) -> Tensor:
         return self.rates
+
+    def frozen(self) -> frozenset[str]:
+        now = self._taken
+        return frozenset(
+            name
+            for name, spans in self.spans.items()
+            if any(first <= now <= last for first, last in spans)
+        )
+
+    def commit(self) -> None:
+        if self.spans:
+            self._taken += 1
+            self.taken += 1
+
+
+def _checked(name: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans of a modality as they are to be used."""
+    found = [tuple(span) if isinstance(span, Sequence) else (span,) for span in spans]
+    for span in found:
+        whole = len(span) == 2 and all(type(step) is int for step in span)
+        if not whole or not 0 <= span[0] <= span[1]:
+            raise SetupError(
+                "MSLR(frozen): expected spans of steps, (first, last) with 0 <= first <= last, "
+                f"such as {{{name!r}: [(0, 99)]}}, found {span} for {name}"
+            )
+    return [(first, last) for first, last in found]
+
+
+def _count_anew(method: nn.Module, keys: object) -> None:
+    assert isinstance(method, MSLR)
+    method._taken = int(method.taken)
 
 
 class DynamicMSLR(MSLR):
