@@ -93,7 +93,11 @@ def texts() -> dict[Path, str]:
     return {
         RESULTS: page,
         CARDS: marked(CARDS.read_text(), "shortlist", said.shortlist(first, None, "")),
-        README: marked(README.read_text(), "shortlist", said.shortlist(first, 5, "docs/methods/")),
+        README: marked(
+            marked(README.read_text(), "shortlist", said.shortlist(first, 5, "docs/methods/")),
+            "answer",
+            said.answer(found, first),
+        ),
         RECORDS: kept(of),
     }
 
@@ -117,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _rounded(of: Estimate) -> list[float]:
-    return [round(100 * each, 1) for each in (of.mean, of.low, of.high)]
+    return [round(100 * each, 3) for each in (of.mean, of.low, of.high)]
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def answer(found: Found, listed: Sequence[Recommended]) -> str:
         f"{taken} Multi-loss, which has one knob and no cost, brings "
         f"{mean(found, 'multi-loss'):+.1f}. Of {len(rows)} methods, told apart by their ranks over "
         f"all data sets (critical difference {ranking.critical:.1f} ranks, which is large for "
-        f"{len(found)} data sets): {told['joint']}; {told['multi-loss']}."
+        f"{len(found)} data sets): {told['joint']}; {told['multi-loss']}. Joint training itself "
+        f"has mean rank {ranking.mean['joint']:.1f} of {len(rows) + 1}."
     )
 
 

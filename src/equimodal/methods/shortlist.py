@@ -71,8 +71,8 @@ def listed(records: Mapping[str, Any]) -> tuple[Recommended, ...]:
     """Return the methods that records recommend.
 
     A method is on the list if it was better than joint training on one recorded data set beyond the
-    noise of seeds (its interval leaves out 0) and was not so much worse on any. The mean of its
-    differences orders it; a method counts only where it was run on all recorded data sets.
+    noise of seeds (its interval leaves out 0), not so much worse on any, and better in the mean of
+    all. That mean orders it; a method counts only where it was run on all recorded data sets.
 
     Args:
         records: as in `recorded.json`: ``sets``, ``differences`` and ``steps``.
@@ -89,7 +89,8 @@ def listed(records: Mapping[str, Any]) -> tuple[Recommended, ...]:
         and any(each.low > 0 for each in on.values())
         and not any(each.high < 0 for each in on.values())
     ]
-    return tuple(sorted(found, key=lambda each: (-each.mean, each.name)))
+    gained = [each for each in found if each.mean > 0]
+    return tuple(sorted(gained, key=lambda each: (-each.mean, each.name)))
 
 
 def differences(name: str) -> dict[str, Difference]:
