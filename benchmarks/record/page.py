@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _rounded(of: Estimate) -> list[float]:
-    return [round(100 * each, 3) for each in (of.mean, of.low, of.high)]
+    return [round(100 * each, 6) for each in (of.mean, of.low, of.high)]
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def answer(found: Found, listed: Sequence[Recommended]) -> str:
         for rival, name in (("joint", "tuned joint training"), ("multi-loss", "tuned multi-loss"))
     }
     return (
-        f"{taken} Multi-loss, which has one knob and no cost, brings "
+        f"{taken} Multi-loss, which has one knob, brings "
         f"{mean(found, 'multi-loss'):+.1f}. Of {len(rows)} methods, told apart by their ranks over "
         f"all data sets (critical difference {ranking.critical:.1f} ranks, which is large for "
         f"{len(found)} data sets): {told['joint']}; {told['multi-loss']}. Joint training itself "
