@@ -92,7 +92,7 @@ def each_set(found: Found, plan: Design) -> str:
         ]
         for each in sorted(of.values(), key=lambda each: (-each.test.mean, each.row)):
             differences = (
-                "" if rival == each.row else f"{each.against[rival]:+}"
+                "" if rival == each.row else _signed(each.against[rival])
                 for rival in ("joint", "multi-loss")
             )
             parts.append(_line([each.row, f"{each.test}", *differences, _chosen(each.chosen)]))
@@ -171,7 +171,7 @@ def lost(found: Found) -> str:
     """Return a table of these, by row."""
     by: dict[str, list[str]] = {}
     for row, name, of in losses(found):
-        by.setdefault(row, []).append(f"{name} {of:+}")
+        by.setdefault(row, []).append(f"{name} {_signed(of)}")
     lines = [_line(["row", "lost"]), _line(["---", "---"])]
     lines += [_line([row, "; ".join(where)]) for row, where in by.items()]
     return "\n".join(lines) if by else "None did."
@@ -217,9 +217,19 @@ def shortlist(listed: Sequence[Recommended], rows: int | None, links: str) -> st
     return "\n".join(lines)
 
 
+def points(of: Estimate) -> list[float]:
+    """Return a mean and the ends of its interval in points, as they are recorded everywhere."""
+    return [round(100 * each, 6) for each in (of.mean, of.low, of.high)]
+
+
+def _signed(of: Estimate) -> str:
+    mean, low, high = points(of)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def _cell(of: Verdict) -> str:
     against = of.against["joint"]
-    return f"**{against:+}**" if sure(against) else f"{against:+}"
+    return f"**{_signed(against)}**" if sure(against) else _signed(against)
 
 
 def _chosen(of: Trained) -> str:
