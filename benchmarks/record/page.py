@@ -22,7 +22,6 @@ from benchmarks.record import design, picture, said, table
 from benchmarks.record.design import Design
 from benchmarks.record.verdicts import everywhere, ranks, verdicts
 
-from equimodal.compare.statistics import Estimate
 from equimodal.methods.shortlist import listed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +36,7 @@ STEP = re.compile(r"^\| ([\w-]+) \| ([\d.]+)x \| [\d.]+ \| [+-][\d.]+ \|$", re.M
 def records(plan: Design, found: said.Found) -> dict[str, Any]:
     """Return what is kept in the package: differences to joint training, and what steps cost."""
     differences = {
-        row: {name: _rounded(of[row].against["joint"]) for name, of in found.items()}
+        row: {name: said.points(of[row].against["joint"]) for name, of in found.items()}
         for row in everywhere(found)
         if row != "joint"
     }
@@ -118,10 +117,6 @@ def main(arguments: list[str] | None = None) -> int:
         found = verdicts(design.read(), table.read())
         picture.save(picture.drawn(ranks(found)), FIGURE, source())
     return int(stale and check)
-
-
-def _rounded(of: Estimate) -> list[float]:
-    return [round(100 * each, 6) for each in (of.mean, of.low, of.high)]
 
 
 if __name__ == "__main__":
