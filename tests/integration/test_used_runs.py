@@ -65,7 +65,7 @@ CLASSES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 def test_parquet_holds_the_same(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "answers.parquet"
+    file = tmp_path / "not" / "there" / "answers.parquet"
     assert main(["predict", str(run), "--split", "val", "--out", str(file)]) == 0
     table = parquet.read_table(file).to_pydict()
     capsys.readouterr()
@@ -107,6 +107,11 @@ def test_what_cannot_be_used_is_refused(
         capsys, "predict", run, "--out", "a.txt"
     )
     assert "is a folder, expected a file" in refused(capsys, "predict", run, "--out", tmp_path)
+    (tmp_path / "file").write_text("")
+    for command, name in (("predict", "a.csv"), ("export", "m.pt2")):
+        assert "is a file, expected a folder" in refused(
+            capsys, command, run, "--out", tmp_path / "file" / name
+        )
     none = tmp_path / "none"
     assert f"{none}: expected the folder of equimodal train or" in refused(capsys, "predict", none)
     assert "expected a file in .pt2" in refused(capsys, "export", run, "--out", "model.onnx")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from equimodal.cli.folders import new_or_existing_folder
 from equimodal.errors import SetupError
 from equimodal.system.files import partial_of, publish
 
@@ -20,7 +21,8 @@ def refuse_file(out: Path | None) -> None:
     """Refuse what cannot be written to, before anything is run.
 
     Raises:
-        SetupError: it is a folder, or ends in something else than .csv and .parquet.
+        SetupError: it is a folder, ends in something else than .csv and .parquet, or its folder
+            cannot be written to.
     """
     if out is None:
         return
@@ -28,6 +30,7 @@ def refuse_file(out: Path | None) -> None:
         raise SetupError(f"--out: {out} is a folder, expected a file")
     if out.suffix not in ENDINGS:
         raise SetupError(f"--out: expected a file in {' or '.join(ENDINGS)}, found {out}")
+    new_or_existing_folder(out.parent)
 
 
 def classified(
@@ -80,6 +83,8 @@ def plain(outputs: Tensor) -> Columns:
 
 def write(columns: Columns, out: Path | None) -> None:
     """Write columns to a file, which is there whole or not at all, or print them as CSV."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     if out is not None and out.suffix == ".parquet":
         import pyarrow as pa
         from pyarrow import parquet

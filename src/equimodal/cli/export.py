@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from equimodal.cli.folders import new_or_existing_folder
 from equimodal.cli.parser import Parser
 from equimodal.cli.source import add_data, source_of
 from equimodal.errors import SetupError
@@ -37,6 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     out = options.out or options.folder / f"model{ENDING}"
     if out.suffix != ENDING or out.is_dir():
         raise SetupError(f"--out: expected a file in {ENDING}, found {out}")
+    if options.folder.is_dir():  # else it is the run that is wrong
+        new_or_existing_folder(out.parent)
     examined = Examined(
         options.folder, None if options.dataset is None else source_of(options), workers=0
     )
@@ -51,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     held = io.BytesIO()  # torch.export warns of another ending than its own
     torch.export.save(program, held)
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial_of(out).write_bytes(held.getvalue())
     publish(out)
     print(out)

@@ -271,6 +271,8 @@ def _curves(axes: Axes, curves: Sequence[tuple[Line, Curve]]) -> None:
         if len(single):  # a line does not show an epoch without its neighbours
             axes.plot(single + 1, curve[single], "o", color=line.colour, markersize=4)
     axes.margins(x=0.02)
+    if np.diff(axes.get_xlim())[0] < 1:  # a single epoch: whole numbers beside it
+        axes.set_xlim(0, 2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.grid(color=GRID)
