@@ -235,10 +235,10 @@ def test_advice_ends_in_a_line_that_can_be_pasted(
     command = advised(*again)
     file = there / "my data.npz"
     assert command[:5] == ["compare", str(file), "--validation=0.5", "--epochs=2", "--lr=0.01"]
-    assert main([*command, "--seeds=1", "--workers=1", "--rows=[joint,dgl]", "--out=study"]) == 0
+    assert main([*command, "--seeds=1", "--workers=1", "--rows=[joint,arl]", "--out=study"]) == 0
     table = (there / "study" / "table.md").read_text()
     assert "| joint |" in table
-    assert "| dgl |" in table
+    assert "| arl |" in table
 
 
 def test_advice_on_a_model_of_ones_own_asks_choosing(

@@ -94,8 +94,10 @@ class OwnOptimizer:
         self.parameters = [p for p in parameters if p.requires_grad]
         if self.parameters:
             self.optimizer = self.factory(self.parameters)
-            for group in self.optimizer.param_groups:  # a few small tensors: one call for all
-                if group.get("foreach", False) is None and not group.get("fused"):
+            # A few small tensors: one call for all, where the rate is a number.
+            number = not isinstance(self.leader.param_groups[self._group]["lr"], Tensor)
+            for group in self.optimizer.param_groups:
+                if number and group.get("foreach", False) is None and not group.get("fused"):
                     group["foreach"] = True
             train = getattr(self.optimizer, "train", None)
             if callable(train):  # one that evaluates other weights than it trains
