@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from equimodal.cli.words import dashed
 from equimodal.errors import SetupError, unknown
+from equimodal.system.extras import require
+
+require("train", "jsonargparse", "yaml")
+
+import yaml  # noqa: E402
 
 CONFIG, PRINT = "--config", "--print_config"
 METHOD, NAME = "method", "name"
