@@ -10,9 +10,7 @@ and fails where a text would change.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import Any
 
 from benchmarks.ogm_ge_map import design, picture, said, trials
 from benchmarks.ogm_ge_map.verdicts import NAMES, Verdict, named, verdicts
+from benchmarks.written import ROOT, made_of, marked, renewed
 
 from equimodal.compare.statistics import Estimate
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ogm-ge-map.md"
 README = ROOT / "README.md"
 RECORDS = ROOT / "src" / "equimodal" / "methods" / "ogm_ge_map.json"
@@ -49,17 +47,7 @@ def records(found: Sequence[Verdict], further: Sequence[Verdict]) -> str:
 
 def source() -> str:
     """Return what a figure was made of: the digest of settings and table together."""
-    of = hashlib.sha256(design.SETTINGS.read_bytes() + trials.TABLE.read_bytes())
-    return f"settings.json and trials.csv, sha256 {of.hexdigest()[:16]}"
-
-
-def marked(text: str, name: str, content: str) -> str:
-    """Put content between the marks of a name."""
-    pattern = re.compile(rf"(<!-- map: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    made, count = pattern.subn(lambda m: f"{m[1]}{content}\n{m[2]}", text)
-    if count != 1:
-        raise SystemExit(f"expected the mark <!-- map: {name} --> once, found it {count} times")
-    return made
+    return made_of(design.SETTINGS, trials.TABLE)
 
 
 def texts() -> dict[Path, str]:
@@ -78,8 +66,8 @@ def texts() -> dict[Path, str]:
         ("table", said.table(found)),
         ("chosen", said.chosen(found)),
     ):
-        page = marked(page, name, content)
-    readme = marked(README.read_text(), "answer", straight)
+        page = marked(page, f"map: {name}", content)
+    readme = marked(README.read_text(), "map: answer", straight)
     return {PAGE: page, README: readme, RECORDS: records(found, further)}
 
 
@@ -88,13 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail where it would")
     check = parser.parse_args(arguments).check
-    stale = False
-    for path, text in texts().items():
-        if not path.exists() or path.read_text() != text:
-            stale = True
-            print(f"{path.relative_to(ROOT)}: {'not what the table says' if check else 'written'}")
-            if not check:
-                path.write_text(text)
+    stale = renewed(texts(), check)
     if not check:
         picture.save(picture.drawn(verdicts(design.read(), trials.read())), FIGURE, source())
     return int(stale and check)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.ogm_ge_map.design import Trial
+from benchmarks.written import lines_of
 
-from equimodal.system.files import write_whole
+from equimodal.system.files import csv_of, write_whole
 
 TABLE = Path(__file__).with_name("trials.csv")
 HEADER = ["cell", "method", "rate", "knob", "validation", "test"]
@@ -41,29 +40,22 @@ def read(path: Path = TABLE) -> dict[Key, Tried]:
     Raises:
         ValueError: it is another table.
     """
-    if not path.exists():
-        return {}
-    header, *lines = csv.reader(path.read_text().splitlines())
-    if header != HEADER:
-        raise ValueError(f"{path}: expected the columns {HEADER}, found {header}")
     return {
         (cell, method, Trial(float(rate), float(knob) if knob else None)): Tried(
             _values(val), _values(test)
         )
-        for cell, method, rate, knob, val, test in lines
+        for cell, method, rate, knob, val, test in lines_of(path, HEADER)
     }
 
 
 def write(found: Mapping[Key, Tried], path: Path = TABLE) -> None:
     """Write a table in the order of its trials; it is there whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+    rows: list[list[object]] = [[*HEADER]]
     for (cell, method, trial), tried in found.items():
         knob = "" if trial.knob is None else f"{trial.knob:g}"
         numbers = [" ".join(f"{each:.4f}" for each in of) for of in (tried.val, tried.test)]
-        writer.writerow([cell, method, f"{trial.rate:g}", knob, *numbers])
-    write_whole(path, text.getvalue())
+        rows.append([cell, method, f"{trial.rate:g}", knob, *numbers])
+    write_whole(path, csv_of(rows))
 
 
 def _values(text: str) -> tuple[float, ...]:

@@ -31,23 +31,19 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     plan = design.read(options.settings)
     found = table.read(options.table)
+    sets = [name for name in plan.sets if options.sets is None or name in options.sets]
+    rows = [(name, row) for name in sets for row in plan.rows(name, parts(name)[0].modalities)]
     wanted = [
         (name, row)
-        for name in plan.sets
-        if options.sets is None or name in options.sets
-        for row in plan.rows(name, parts(name)[0].modalities)
+        for name, row in rows
         if (options.rows is None or row.label in options.rows) and (name, row.label) not in found
     ]
-    order = (
-        {
-            (name, row.label): place
-            for place, (name, row) in enumerate(
-                (n, r) for n in plan.sets for r in plan.rows(n, parts(n)[0].modalities)
-            )
-        }
-        if wanted
-        else {}
-    )
+    places = {(name, row.label): place for place, (name, row) in enumerate(rows)}
+
+    def place(of: tuple[table.Key, object]) -> tuple[int, int]:
+        key, _ = of
+        return [*plan.sets].index(key[0]), places.get(key, 0)  # sets left out stay as they are
+
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         begun = time.perf_counter()
@@ -55,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         for done, task in enumerate(as_completed(tasks), 1):
             key = tasks[task]
             found[key] = task.result()
-            table.write(dict(sorted(found.items(), key=lambda of: order[of[0]])), options.table)
+            table.write(dict(sorted(found.items(), key=place)), options.table)
             spent = time.perf_counter() - begun
             said = table.lacking(found[key]) or f"{len(found[key])} trainings"
             print(f"{' '.join(key)}: {said}; {done} of {len(tasks)} in {spent:.0f} s", flush=True)

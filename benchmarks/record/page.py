@@ -3,14 +3,13 @@
     python -m benchmarks.record.page [--check]
 
 Written are docs/figures/ranks.svg, what stands between marks in docs/methods/results.md,
-docs/methods/README.md, docs/diagnosis.md and README.md, and src/equimodal/methods/recorded.json.
+docs/methods/README.md and README.md, and src/equimodal/methods/recorded.json.
 `--check` writes nothing, draws nothing, and fails where a text would change.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import sys
@@ -21,10 +20,10 @@ from typing import Any
 from benchmarks.record import design, picture, said, table
 from benchmarks.record.design import Design
 from benchmarks.record.verdicts import everywhere, ranks, verdicts
+from benchmarks.written import ROOT, made_of, marked, renewed
 
 from equimodal.methods.shortlist import listed
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "methods" / "results.md"
 CARDS = ROOT / "docs" / "methods" / "README.md"
 README = ROOT / "README.md"
@@ -58,17 +57,7 @@ def kept(of: Mapping[str, Any]) -> str:
 
 def source() -> str:
     """Return what the figure was made of: the digest of settings and table together."""
-    of = hashlib.sha256(design.SETTINGS.read_bytes() + table.TABLE.read_bytes())
-    return f"settings.json and trainings.csv, sha256 {of.hexdigest()[:16]}"
-
-
-def marked(text: str, name: str, content: str) -> str:
-    """Put content between the marks of a name."""
-    pattern = re.compile(rf"(<!-- record: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    made, count = pattern.subn(lambda m: f"{m[1]}{content}\n{m[2]}", text)
-    if count != 1:
-        raise SystemExit(f"expected the mark <!-- record: {name} --> once, found it {count} times")
-    return made
+    return made_of(design.SETTINGS, table.TABLE)
 
 
 def texts() -> dict[Path, str]:
@@ -88,15 +77,12 @@ def texts() -> dict[Path, str]:
         ("left out", said.left_out(plan, trainings)),
         ("sets", said.each_set(found, plan)),
     ):
-        page = marked(page, name, content)
+        page = marked(page, f"record: {name}", content)
+    readme = marked(README.read_text(), "record: answer", said.answer(found, first))
     return {
         RESULTS: page,
-        CARDS: marked(CARDS.read_text(), "shortlist", said.shortlist(first, None, "")),
-        README: marked(
-            marked(README.read_text(), "shortlist", said.shortlist(first, 5, "docs/methods/")),
-            "answer",
-            said.answer(found, first),
-        ),
+        CARDS: marked(CARDS.read_text(), "record: shortlist", said.shortlist(first, None, "")),
+        README: marked(readme, "record: shortlist", said.shortlist(first, 5, "docs/methods/")),
         RECORDS: kept(of),
     }
 
@@ -106,13 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail where it would")
     check = parser.parse_args(arguments).check
-    stale = False
-    for path, text in texts().items():
-        if not path.exists() or path.read_text() != text:
-            stale = True
-            print(f"{path.relative_to(ROOT)}: {'not what the table says' if check else 'written'}")
-            if not check:
-                path.write_text(text)
+    stale = renewed(texts(), check)
     if not check:
         found = verdicts(design.read(), table.read())
         picture.save(picture.drawn(ranks(found)), FIGURE, source())

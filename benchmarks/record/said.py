@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from benchmarks.record.design import LEFT_OUT, Design
 from benchmarks.record.table import Key, Trained, lacking
@@ -15,6 +16,7 @@ from benchmarks.record.verdicts import (
     mean,
     ranks,
     sure,
+    within,
 )
 
 from equimodal.compare.statistics import Estimate
@@ -106,26 +108,9 @@ def conditions(plan: Design, table: Mapping[Key, Sequence[Trained]], found: Foun
     by = by_condition(plan, table, rows)
     names = list(next(iter(by.values())))
     lines = [_line(["", *names]), _line(["---", *["---:"] * len(names)])]
-    joint = {
-        condition: [
-            max(
-                (
-                    each
-                    for each in table[name, "joint"]
-                    if each.seed == 0 and each.trial.condition == condition
-                ),
-                key=lambda each: each.val,
-            ).test
-            for name in plan.sets
-        ]
-        for condition in names
-    }
-    lines.append(
-        _line(
-            ["joint training, accuracy"]
-            + [f"{100 * sum(joint[c]) / len(joint[c]):.1f}" for c in names]
-        )
-    )
+    joint = [within(table[name, "joint"]) for name in plan.sets]
+    means = (100 * fmean(each[c] for each in joint) for c in names)
+    lines.append(_line(["joint training, accuracy", *(f"{mean:.1f}" for mean in means)]))
     middle = [sorted(by[row][c].mean for row in rows) for c in names]
     lines.append(
         _line(["the median method, against it"] + [f"{100 * m[len(m) // 2]:+.1f}" for m in middle])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.record.design import Trial
+from benchmarks.written import lines_of
 
-from equimodal.system.files import write_whole
+from equimodal.system.files import csv_of, write_whole
 
 TABLE = Path(__file__).with_name("trainings.csv")
 HEADER = ["set", "row", "encoder", "optimizer", "rate", "options", "seed", "val", "test", "failed"]
@@ -54,13 +53,9 @@ def read(path: Path = TABLE) -> dict[Key, list[Trained]]:
     Raises:
         ValueError: it is another table.
     """
-    if not path.exists():
-        return {}
-    header, *lines = csv.reader(path.read_text().splitlines())
-    if header != HEADER:
-        raise ValueError(f"{path}: expected the columns {HEADER}, found {header}")
     found: dict[Key, list[Trained]] = {}
-    for name, row, encoder, optimizer, rate, options, seed, val, test, failed in lines:
+    for line in lines_of(path, HEADER):
+        name, row, encoder, optimizer, rate, options, seed, val, test, failed = line
         trial = Trial(encoder, optimizer, float(rate), json.loads(options))
         one = Trained(trial, int(seed), float(val), float(test), failed)
         found.setdefault((name, row), []).append(one)
@@ -69,13 +64,11 @@ def read(path: Path = TABLE) -> dict[Key, list[Trained]]:
 
 def write(found: Mapping[Key, Sequence[Trained]], path: Path = TABLE) -> None:
     """Write a table in the order of its rows; it is there whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+    rows: list[list[object]] = [[*HEADER]]
     for (name, row), trainings in found.items():
         for each in trainings:
             trial = each.trial
             tried = [trial.encoder, trial.optimizer, f"{trial.rate:g}", json.dumps(trial.options)]
             reached = [each.seed, f"{each.val:.4f}", f"{each.test:.4f}", each.failed]
-            writer.writerow([name, row, *tried, *reached])
-    write_whole(path, text.getvalue())
+            rows.append([name, row, *tried, *reached])
+    write_whole(path, csv_of(rows))

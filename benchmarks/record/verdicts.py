@@ -87,6 +87,15 @@ def sure(of: Estimate) -> int:
     return (of.low > 1e-9) - (of.high < -1e-9)
 
 
+def within(of: Sequence[Trained]) -> dict[str, float]:
+    """Return what a row's best trial of each condition reaches on test data, in the search."""
+    conditions: dict[str, list[Trained]] = {}
+    for each in of:
+        if each.seed == 0:
+            conditions.setdefault(each.trial.condition, []).append(each)
+    return {condition: best(tried).test for condition, tried in conditions.items()}
+
+
 def by_condition(
     plan: Design, table: Mapping[Key, Sequence[Trained]], rows: Sequence[str]
 ) -> dict[str, dict[str, Estimate]]:
@@ -98,19 +107,11 @@ def by_condition(
     Returns:
         By row and condition, the mean over data sets with its t interval.
     """
-
-    def of(name: str, row: str) -> dict[str, float]:
-        conditions: dict[str, list[Trained]] = {}
-        for each in table[name, row]:
-            if each.seed == 0:
-                conditions.setdefault(each.trial.condition, []).append(each)
-        return {condition: best(tried).test for condition, tried in conditions.items()}
-
-    reference = {name: of(name, "joint") for name in plan.sets}
+    reference = {name: within(table[name, "joint"]) for name in plan.sets}
     conditions = next(iter(reference.values()))
     found: dict[str, dict[str, Estimate]] = {}
     for row in rows:
-        ours = {name: of(name, row) for name in plan.sets}
+        ours = {name: within(table[name, row]) for name in plan.sets}
         found[row] = {
             condition: difference(
                 [ours[name][condition] for name in plan.sets],

@@ -16,6 +16,7 @@ from benchmarks.ogm_ge_map import __main__ as command
 from benchmarks.ogm_ge_map import design, page, picture, said, training, trials, verdicts
 from benchmarks.ogm_ge_map.design import Cell, Trial
 from benchmarks.ogm_ge_map.verdicts import Chosen, Verdict
+from benchmarks.written import marked
 from scipy import stats
 
 from equimodal.compare.statistics import Estimate, estimate
@@ -284,4 +285,4 @@ def test_what_was_added_later_is_the_same_settings_with_more_rates_for_all() -> 
 
 def test_a_mark_that_is_missing_is_named() -> None:
     with pytest.raises(SystemExit, match="expected the mark <!-- map: x --> once, found it 0"):
-        page.marked("nothing", "x", "y")
+        marked("nothing", "map: x", "y")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from equimodal.cli.folders import new_or_existing_folder
 from equimodal.errors import SetupError
-from equimodal.system.files import partial_of, publish
+from equimodal.system.files import csv_of, partial_of, publish, write_whole
 
 Columns = dict[str, list[object]]
 ENDINGS = (".csv", ".parquet")
@@ -92,10 +90,8 @@ def write(columns: Columns, out: Path | None) -> None:
         parquet.write_table(pa.table(columns), partial_of(out))
         publish(out)
         return
-    rows = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+    text = csv_of([columns, *zip(*columns.values(), strict=True)])
     if out is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-        return
-    with partial_of(out).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    publish(out)
+        print(text, end="")
+    else:
+        write_whole(out, text)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from equimodal import data
 from equimodal.cli.comparing import comparing
 from equimodal.cli.entry import NEEDED, OPTIONAL, entry_of
-from equimodal.cli.examined import Examined
+from equimodal.cli.examined import Examined, readers
 from equimodal.cli.folders import kept, new_or_existing_folder
 from equimodal.cli.parser import Parser
 from equimodal.cli.source import add_data, source_of
@@ -105,9 +105,7 @@ def _of_run(options: Any, say: Any) -> Diagnosis:
             f"{folder}: expected the folder of a run, or package.module:function, found "
             f"{'a file' if folder.exists() else 'nothing'}"
         )
-    workers = (os.cpu_count() or 1) if options.workers is None else options.workers
-    if workers < 0:
-        raise SetupError(f"--workers: expected 0 or more, found {workers}")
+    workers = readers(options.workers)
     given = None if options.dataset is None else source_of(options)
     if given is None:
         _refuse_without_dataset(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,18 @@ from equimodal.training.result import Result
 require("train", "lightning")
 
 from lightning.fabric.utilities import move_data_to_device  # noqa: E402
+
+
+def readers(asked: int | None) -> int:
+    """Return how many processes read prepared clips: one per core where none is asked for.
+
+    Raises:
+        SetupError: it is below 0.
+    """
+    workers = (os.cpu_count() or 1) if asked is None else asked
+    if workers < 0:
+        raise SetupError(f"--workers: expected 0 or more, found {workers}")
+    return workers
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add("folder", type=Path, help="of equimodal train or equimodal choose")
     add_data(parser, optional=True)
     parser.add("--split", type=Literal["train", "val", "test"], default="test", help="whose")
-    parser.add("--workers", type=int, default=0, help="processes that read prepared clips")
+    parser.add("--workers", type=int, default=None, help="processes that read prepared clips")
     parser.add("--out", type=Path, default=None, help="a .csv or .parquet file [printed as CSV]")
     options = parser.read(arguments)
     if options is None:
@@ -63,12 +62,11 @@ def _of_choice(options: Any) -> answers.Columns:
 
 def _of_run(options: Any) -> answers.Columns:
     require("train", "lightning")
-    from equimodal.cli.examined import Examined
+    from equimodal.cli.examined import Examined, readers
 
-    if options.workers < 0:
-        raise SetupError(f"--workers: expected 0 or more, found {options.workers}")
+    workers = readers(options.workers)
     source = None if options.dataset is None else source_of(options)
-    examined = Examined(options.folder, source, options.workers or os.cpu_count() or 1)
+    examined = Examined(options.folder, source, workers)
     splits = examined.splits
     outputs, targets = [], []
     alone: dict[str, list[torch.Tensor]] = {name: [] for name in splits.modalities}

@@ -12,16 +12,16 @@ from equimodal.report.diagnosed import advice, contributed
 from equimodal.report.findings import Findings
 from equimodal.report.page import Page
 from equimodal.report.picture import joined, share
+from equimodal.report.results import holds_comparison, holds_run
 
 FILE = "diagnosis.json"
-RESULTS = ("comparison.json", "runs", "run.json", "result.json")
 
 
 def diagnosis_alone(place: Path) -> Path | None:
     """Return the diagnosis that a place is or holds, where it holds no results beside it."""
     if place.is_file() and place.suffix == ".json":
         return place
-    held = any((place / name).exists() for name in RESULTS)
+    held = holds_comparison(place) or holds_run(place)
     return place / FILE if not held and (place / FILE).is_file() else None
 
 

@@ -13,7 +13,7 @@ from equimodal.compare.runs import chosen
 from equimodal.compare.verdict import verdict
 from equimodal.errors import SetupError
 from equimodal.report import findings, paper, progress, standing
-from equimodal.report.alone import diagnosis_alone, page_of_diagnosis
+from equimodal.report.alone import FILE, diagnosis_alone, page_of_diagnosis
 from equimodal.report.cards import cards, title
 from equimodal.report.command import command_of, versions_of
 from equimodal.report.diagnosed import advice, contributed
@@ -76,7 +76,7 @@ def write_report(folder: Path, out: Path | None = None, diagnosis: Path | None =
         page = page_of_diagnosis(findings.read(lone))
         out = out or lone.with_name("report.html")
     else:
-        found = diagnosis or folder / "diagnosis.json"
+        found = diagnosis or folder / FILE
         page = page_of(read(folder), findings.read(found) if found.exists() else Findings({}))
         out = out or folder / "report.html"
     pictures = [picture for section in page.sections for picture in section.pictures]

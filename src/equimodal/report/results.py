@@ -86,6 +86,16 @@ class Results:
         return [held.result for held in self.runs if held.result is not None]
 
 
+def holds_comparison(folder: Path) -> bool:
+    """Whether a folder is that of a comparison."""
+    return (folder / "comparison.json").exists() or (folder / "runs").is_dir()
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / "run.json").exists() or (folder / "result.json").exists()
+
+
 def read(folder: Path) -> Results:
     """Read the folder of a comparison or of a run.
 
@@ -95,9 +105,9 @@ def read(folder: Path) -> Results:
     if not folder.is_dir():
         what = "a file" if folder.exists() else "nothing"
         raise SetupError(f"{folder}: expected a folder of results, found {what}")
-    if (folder / "comparison.json").exists() or (folder / "runs").is_dir():
+    if holds_comparison(folder):
         return _comparison(folder)
-    if (folder / "run.json").exists() or (folder / "result.json").exists():
+    if holds_run(folder):
         return _run(folder)
     raise SetupError(
         f"{folder} holds neither comparison.json, run.json nor diagnosis.json: expected the folder "

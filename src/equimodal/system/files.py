@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 PARTIAL = ".partial"
@@ -32,6 +35,17 @@ def write_whole(path: Path, text: str) -> None:
         publish(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def csv_of(rows: Iterable[Iterable[object]]) -> str:
+    r"""Return rows as the text of a CSV file.
+
+    >>> csv_of([["name", "says"], ["a", "yes, no"]])
+    'name,says\na,"yes, no"\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def settle(descriptor: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from equimodal.system.files import write_whole
+from equimodal.system.files import csv_of, write_whole
 
 CLASSES, CONFUSION = "classes.csv", "confusion.csv"
 HEADER = ["class", "precision", "recall", "f1", "samples"]
@@ -59,11 +58,11 @@ class PerClass:
     def write(self, folder: Path) -> None:
         """Write both files, each whole or not at all."""
         shares = [[name, *(f"{x:.4f}" for x in of), n] for name, *of, n in self.rows]
-        write_whole(folder / CLASSES, _text([HEADER, *shares]))
+        write_whole(folder / CLASSES, csv_of([HEADER, *shares]))
         counts = [
             [name, *row] for name, row in zip(self.classes, self.counts.tolist(), strict=True)
         ]
-        write_whole(folder / CONFUSION, _text([["class", *self.classes], *counts]))
+        write_whole(folder / CONFUSION, csv_of([["class", *self.classes], *counts]))
 
     @classmethod
     def read(cls, folder: Path) -> PerClass | None:
@@ -75,9 +74,3 @@ class PerClass:
             return None
         square = counts.shape == (len(classes), len(classes))
         return cls(tuple(classes), counts) if square and classes else None
-
-
-def _text(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from equimodal.system.files import write_whole
+from equimodal.system.files import csv_of, write_whole
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[object]) -> None:
     """Write a table of the attributes that the columns name; its head alone where no row is."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([getattr(row, name) for name in columns] for row in rows)
-    write_whole(path, lines.getvalue())
+    lines = ([getattr(row, name) for name in columns] for row in rows)
+    write_whole(path, csv_of([columns, *lines]))
 
 
 def first_words(texts: Iterable[str]) -> Counter[str]:
