@@ -238,6 +238,7 @@ def test_without_arguments_and_version(capsys: pytest.CaptureFixture[str]) -> No
         (["train", "mfeat"], "lightning", "train"),
         (["train", "mfeat"], "jsonargparse", "train"),
         (["train", "mfeat"], "yaml", "train"),
+        (["predict", "run", "--out", "answers.parquet"], "pyarrow", "data"),
         (["compare", "mfeat"], "scipy", "compare"),
         (["compare", "mfeat"], "rich", "train"),
         (["compare", "mfeat"], "matplotlib", "report"),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from equimodal.cli.folders import new_or_existing_folder
 from equimodal.errors import SetupError
+from equimodal.system.extras import require
 from equimodal.system.files import csv_of, partial_of, publish, write_whole
 
 Columns = dict[str, list[object]]
@@ -21,6 +22,7 @@ def refuse_file(out: Path | None) -> None:
     Raises:
         SetupError: it is a folder, ends in something else than .csv and .parquet, or its folder
             cannot be written to.
+        ImportError: Parquet cannot be written here.
     """
     if out is None:
         return
@@ -28,6 +30,8 @@ def refuse_file(out: Path | None) -> None:
         raise SetupError(f"--out: {out} is a folder, expected a file")
     if out.suffix not in ENDINGS:
         raise SetupError(f"--out: expected a file in {' or '.join(ENDINGS)}, found {out}")
+    if out.suffix == ".parquet":
+        require("data", "pyarrow")
     new_or_existing_folder(out.parent)
 
 
